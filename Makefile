@@ -1,0 +1,62 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer, a C library and a network for pip.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := build/demo
+# More flags for pytest, such as PYTEST_FLAGS='-k kill -x'.
+PYTEST_FLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-real-speech bench lint types lock pipelines clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Each stamp is newer than what its environment was made from.
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python %d.%d is too old: 3.11 or newer is needed" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-ready: env/requirements-feature-extractor.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --requirement env/requirements-feature-extractor.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/.test-ready: env/requirements-dev.txt $(VENV)/.run-ready
+	$(BIN)/python -m pip install --quiet --requirement env/requirements-dev.txt
+	touch $@
+
+demo: $(VENV)/.run-ready ## run the main job on the bundled real speech
+	components/feature-extractor/run_local.sh --audio data/samples --list data/samples/train_list.txt --output $(DEMO)/features/train
+	components/feature-extractor/run_local.sh --audio data/samples --list data/samples/test_list.txt --output $(DEMO)/features/test
+	@for fold in train test; do \
+	  echo; echo "$(DEMO)/features/$$fold"; \
+	  $(BIN)/voxsrc features verify $(DEMO)/features/$$fold && $(BIN)/voxsrc features info $(DEMO)/features/$$fold || exit 1; \
+	done
+
+test: $(VENV)/.test-ready ## run the default tests (CPU, no network, a few minutes)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(PYTEST_FLAGS)
+
+test-real-speech: $(VENV)/.test-ready ## run the tests on recorded speech
+	$(BIN)/python -m pytest -m real_speech $(PYTEST_FLAGS)
+
+bench: $(VENV)/.test-ready ## measure extraction beside the usual way of doing it (needs ffmpeg and pigz)
+	$(BIN)/python tests/benchmarks/extraction.py --json build/benchmark.json
+
+lint: $(VENV)/.test-ready ## ruff, ShellCheck, yamllint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
+	$(BIN)/yamllint --strict .
+
+types: $(VENV)/.test-ready ## mypy, strict
+	$(BIN)/mypy
+
+lock: $(VENV)/.test-ready ## renew the pinned requirements in env/
+	env/lock.sh
+
+pipelines: $(VENV)/.test-ready ## compile the Kubeflow components anew
+	$(BIN)/python -m voxsrc.pipelines.compile
+
+clean: ## delete what make made
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
