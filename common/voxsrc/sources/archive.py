@@ -1,0 +1,211 @@
+"""Tar and zip archives, read in place: whole or in parts, local or in a bucket."""
+
+import gzip
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, Self, cast
+
+import zstandard
+
+from voxsrc import storage
+from voxsrc.errors import AudioError, CorpusError
+from voxsrc.sources.base import Member, ReadResult, Scan, ScannedSource
+
+_SKIP_BYTES = 1 << 20
+_ZIP_METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
+_ZIP_ENCRYPTED = 0x1
+_ZIP_LOCAL_HEADER = struct.Struct("<4s22xHH")
+
+
+class _ForwardReader:
+    """Position and forward skips on a stream that a decompressor gives."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._position += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        if whence != 0 or position < self._position:
+            raise OSError(f"cannot go back from {self._position} to {position} in a compressed stream")
+        while self._position < position:
+            if not self.read(min(_SKIP_BYTES, position - self._position)):
+                break
+        return self._position
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """Entries of a tar that must end as one ends; tarfile takes any damaged header for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.HeaderError as error:
+            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+                raise
+            raise tarfile.ReadError(f"{error} at byte {tarfile_.offset}, no end mark before it") from error
+
+
+class TarSource(ScannedSource):
+    """A tar archive: plain (read by range) or compressed (one pass forward).
+
+    Args:
+        uri: As given by the user, for messages.
+        parts: The archive's parts, in order.
+        compression: `gz`, `zst` or empty.
+    """
+
+    def __init__(self, uri: str, parts: Sequence[str], compression: str) -> None:
+        super().__init__()
+        self.uri = uri
+        self._parts = parts
+        self._compression = compression
+        self._open: BinaryIO | None = None
+
+    def _scan_members(self) -> Scan:
+        scan = Scan()
+        self._reopen()
+        try:
+            with tarfile.open(fileobj=self._stream(), mode="r:", tarinfo=_StrictTarInfo) as archive:
+                for entry in archive:
+                    if entry.isfile() and not entry.issparse():
+                        path = entry.name.removeprefix("./")
+                        scan.add(Member(path, entry.size, entry.offset_data, entry.size, "stored"))
+                    elif not entry.isdir():
+                        scan.skipped["not_a_file"] += 1
+                    # tarfile remembers every entry it has seen; a million of them would fill the memory.
+                    archive.members = []  # type: ignore[attr-defined]
+        except (tarfile.TarError, EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
+            raise CorpusError(f"{self.uri} is not a whole tar archive ({error}); fetch it again") from error
+        self._reopen()
+        return scan
+
+    def read_all(self, members: Iterable[Member]) -> Iterator[ReadResult]:
+        """The bytes of each member."""
+        for member in members:
+            stream = self._stream()
+            if self._compression and stream.tell() > member.offset:
+                self._reopen()
+                stream = self._stream()
+            try:
+                stream.seek(member.offset)
+                data = stream.read(member.size)
+            except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
+                raise CorpusError(f"{self.uri} is damaged before {member.path} ({error})") from error
+            if len(data) != member.size:
+                raise CorpusError(f"{self.uri} ends within {member.path}: {len(data)} bytes of {member.size}")
+            yield data
+
+    def close(self) -> None:
+        """Closes the archive."""
+        if self._open:
+            self._open.close()
+        self._open = None
+
+    def _reopen(self) -> None:
+        self.close()
+
+    def _stream(self) -> BinaryIO:
+        if self._open is None:
+            stored = storage.open_binary(self._parts)
+            if self._compression == "gz":
+                self._open = cast(BinaryIO, _ForwardReader(cast(BinaryIO, gzip.GzipFile(fileobj=stored))))
+            elif self._compression == "zst":
+                decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+                reader = decompressor.stream_reader(stored, read_across_frames=True)
+                self._open = cast(BinaryIO, _ForwardReader(cast(BinaryIO, reader)))
+            else:
+                self._open = stored
+        return self._open
+
+
+class ZipSource(ScannedSource):
+    """A zip archive: its directory is read once, at planning; then each member by its offset."""
+
+    def __init__(self, uri: str, parts: Sequence[str]) -> None:
+        super().__init__()
+        self.uri = uri
+        self._parts = parts
+        self._open: BinaryIO | None = None
+
+    def _scan_members(self) -> Scan:
+        scan = Scan()
+        try:
+            with zipfile.ZipFile(self._stream()) as archive:
+                entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+        except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+            raise CorpusError(
+                f"{self.uri} is not a whole zip archive ({error}; {len(self._parts)} part(s) read); "
+                "are all its parts there?"
+            ) from error
+        for entry in entries:
+            method = _ZIP_METHODS.get(entry.compress_type)
+            if not entry.filename or entry.is_dir():
+                continue
+            if method is None or entry.flag_bits & _ZIP_ENCRYPTED:
+                scan.skipped["encrypted" if method else "unknown_compression"] += 1
+                continue
+            scan.add(
+                Member(
+                    entry.filename.removeprefix("./"),
+                    entry.file_size,
+                    entry.header_offset,
+                    entry.compress_size,
+                    method,
+                    entry.CRC,
+                )
+            )
+        return scan
+
+    def read_all(self, members: Iterable[Member]) -> Iterator[ReadResult]:
+        """The bytes of each member, checked against the archive's CRC-32."""
+        for member in members:
+            yield self._read(member)
+
+    def close(self) -> None:
+        """Closes the archive."""
+        if self._open:
+            self._open.close()
+        self._open = None
+
+    def _stream(self) -> BinaryIO:
+        if self._open is None:
+            self._open = storage.open_binary(self._parts)
+        return self._open
+
+    def _read(self, member: Member) -> ReadResult:
+        stream = self._stream()
+        header = b""
+        if member.offset >= 0:  # a damaged directory may say anything
+            stream.seek(member.offset)
+            header = stream.read(_ZIP_LOCAL_HEADER.size)
+        if len(header) < _ZIP_LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
+            raise CorpusError(
+                f"{self.uri} has no zip entry at {member.offset} for {member.path}; was it replaced?"
+            )
+        _, name_length, extra_length = _ZIP_LOCAL_HEADER.unpack(header)
+        stream.read(name_length + extra_length)
+        data = stream.read(member.stored_size)
+        if member.method == "deflated":
+            try:
+                # No more than one byte too much, whatever a hostile entry would inflate to.
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)
+            except zlib.error as error:
+                return AudioError("damaged", f"zip entry does not inflate ({error})")
+        if len(data) != member.size or zlib.crc32(data) != member.crc32:
+            return AudioError("damaged", "zip entry does not match its CRC-32")
+        return data

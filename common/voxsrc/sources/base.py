@@ -1,0 +1,156 @@
+"""What every source of audio offers."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from voxsrc.errors import AudioError
+
+# By name alone, before a byte is read; what a file really is, `voxsrc.audio` tells from its bytes.
+AUDIO_SUFFIXES = (".wav", ".flac", ".m4a", ".aac", ".mp4", ".ogg", ".opus", ".mp3", ".webm", ".mka")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One audio file of a source.
+
+    Attributes:
+        path: Its path within the source, with forward slashes.
+        size: Its bytes.
+        offset: Where its stored form begins: the data in a tar, the local header in a zip.
+        stored_size: Bytes of its stored form, without headers.
+        method: `file`, `stored` or `deflated`.
+        crc32: Checksum of its bytes where the source has one, otherwise -1.
+    """
+
+    path: str
+    size: int
+    offset: int = 0
+    stored_size: int = 0
+    method: str = "file"
+    crc32: int = -1
+
+
+@dataclass
+class Scan:
+    """What a source holds.
+
+    Attributes:
+        members: Audio files by path, in the source's own order; of equal paths the last, as in a tar.
+        skipped: How many entries were passed over, by reason.
+        unsafe_paths: Entries with an absolute path or with `..`, which are never read.
+    """
+
+    members: dict[str, Member] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    unsafe_paths: list[str] = field(default_factory=list)
+
+    def add(self, member: Member) -> None:
+        """Takes in one regular file if it is audio and its path is safe, and counts it otherwise."""
+        path = PurePosixPath(member.path)
+        if not _is_utf8(member.path):  # neither index nor list could hold its name
+            self.skipped["name_not_utf8"] += 1
+        elif path.is_absolute() or ".." in path.parts:
+            self.unsafe_paths.append(member.path)
+            self.skipped["unsafe_path"] += 1
+        # macOS packs each file's attributes beside it, as `._name` and below `__MACOSX`.
+        elif path.name.startswith("._") or "__MACOSX" in path.parts:
+            self.skipped["hidden"] += 1
+        elif path.suffix.lower() not in AUDIO_SUFFIXES:
+            self.skipped["not_audio"] += 1
+        else:
+            if member.path in self.members:
+                self.skipped["duplicate_path"] += 1
+                del self.members[member.path]
+            self.members[member.path] = member
+
+
+# The bytes of a member, or why they cannot be had.
+ReadResult = bytes | AudioError
+
+
+class Source(Protocol):
+    """Audio files that can be listed and read. Used by one thread; closed by `close`."""
+
+    uri: str
+
+    def scan(self) -> Scan:
+        """Lists all audio files.
+
+        Raises:
+            CorpusError: If the source is damaged or not what it seems.
+        """
+
+    def find(self, path: str) -> Member | None:
+        """The file with this path, or, if there is none, one that differs in its suffix alone."""
+
+    def find_prefix(self, path: str) -> list[str]:
+        """The folders (with a closing slash) below which `path` exists, as `find` would find it."""
+
+    def read_all(self, members: Iterable[Member]) -> Iterator[ReadResult]:
+        """The bytes of each member, in the given order.
+
+        Members of a compressed tar must be given in the order of their offsets; others are read
+        fastest so.
+
+        Raises:
+            CorpusError: If the source as a whole is damaged.
+            StorageError: If it cannot be reached.
+        """
+
+    def close(self) -> None:
+        """Closes what is open."""
+
+
+def without_suffix(path: str) -> str:
+    """The path without an audio suffix: `a/b.wav` → `a/b`, `a/b.c` → `a/b.c`."""
+    stem, dot, suffix = path.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in AUDIO_SUFFIXES else path
+
+
+class ScannedSource(ABC):
+    """`find` and `find_prefix` for sources that must be scanned whole."""
+
+    def __init__(self) -> None:
+        self._scanned: Scan | None = None
+        self._by_stem: dict[str, Member] = {}
+
+    @abstractmethod
+    def _scan_members(self) -> Scan:
+        """Reads the whole listing."""
+
+    def scan(self) -> Scan:
+        """Lists all audio files, once."""
+        if self._scanned is None:
+            self._scanned = self._scan_members()
+            # Of files that differ in suffix alone, the suffix listed first wins.
+            ranked = sorted(self._scanned.members.values(), key=lambda m: -_suffix_rank(m.path))
+            self._by_stem = {without_suffix(m.path): m for m in ranked}
+        return self._scanned
+
+    def find(self, path: str) -> Member | None:
+        """The file with this path, or one that differs in its suffix alone."""
+        return self.scan().members.get(path) or self._by_stem.get(without_suffix(path))
+
+    def find_prefix(self, path: str) -> list[str]:
+        """The folders below which `path` exists."""
+        self.scan()
+        stem = without_suffix(path)
+        if stem in self._by_stem:
+            return [""]
+        return sorted(s[: -len(stem)] for s in self._by_stem if s.endswith(f"/{stem}"))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _suffix_rank(path: str) -> int:
+    return AUDIO_SUFFIXES.index(PurePosixPath(path).suffix.lower())
