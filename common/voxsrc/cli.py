@@ -1,0 +1,29 @@
+"""The command `voxsrc`: looks at what the components made."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import voxsrc
+from voxsrc.command import run_command
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, with its help."""
+    from voxsrc.commands import features
+
+    parser = argparse.ArgumentParser(prog="voxsrc", description="Speaker verification for VoxSRC.")
+    parser.add_argument("--version", action="version", version=f"voxsrc {voxsrc.__version__}")
+    groups = parser.add_subparsers(dest="group", required=True, metavar="COMMAND")
+    features.add_commands(groups)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parsed = build_parser().parse_args(arguments)
+    return run_command(parsed.function, parsed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

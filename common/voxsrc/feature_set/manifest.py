@@ -1,0 +1,173 @@
+"""`manifest.json`: what a feature set is, how large, made of what, with every file's checksum."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from voxsrc import storage
+from voxsrc.errors import FeatureSetError, NotFoundError
+from voxsrc.feature_set.encoding import Encoding
+from voxsrc.features import FbankSpec
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+INDEX_NAME = "utterances.parquet"
+REJECTED_NAME = "rejected.jsonl"
+
+_PCM16_BYTES = 2
+
+
+def shard_name(shard: int) -> str:
+    """The file of a shard's frames."""
+    return f"shard-{shard:05d}.lfb.zst"
+
+
+def shard_record_name(shard: int) -> str:
+    """The file that tells what a shard holds and was made from."""
+    return f"shard-{shard:05d}.json"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the set: its name, bytes and SHA-256 (hexadecimal)."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StoredShard(StoredFile):
+    """A shard's file, with what it holds."""
+
+    num_utterances: int
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says.
+
+    Attributes:
+        spec: The features' specification.
+        encoding: How the features are stored.
+        num_utterances: Utterances in the set.
+        num_speakers: Distinct speakers; a speed-perturbed copy counts as one of its own.
+        num_frames: Frames of all utterances.
+        num_samples: Samples of all utterances at the spec's rate.
+        shards: The shards, in order.
+        index: `utterances.parquet`.
+        num_rejected: How many utterances were left out, by reason.
+        counts: Utterances that were resampled or averaged to mono, samples and values limited.
+        made_from: List, audio, options and code version.
+    """
+
+    spec: FbankSpec
+    encoding: Encoding
+    num_utterances: int
+    num_speakers: int
+    num_frames: int
+    num_samples: int
+    shards: list[StoredShard]
+    index: StoredFile
+    num_rejected: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    made_from: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the audio that the features stand for."""
+        return self.num_samples / self.spec.sample_rate_hz
+
+    @property
+    def pcm16_bytes(self) -> int:
+        """Bytes of the same audio as 16-bit samples."""
+        return _PCM16_BYTES * self.num_samples
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of shards and index."""
+        return self.index.bytes + sum(shard.bytes for shard in self.shards)
+
+    def to_json(self) -> bytes:
+        """The file's content: the same bytes for the same set."""
+        fields = {
+            "format_version": FORMAT_VERSION,
+            "fbank_spec": self.spec.to_dict(),
+            "fbank_spec_hash": self.spec.hash,
+            "encoding": self.encoding.to_dict(),
+            "num_utterances": self.num_utterances,
+            "num_speakers": self.num_speakers,
+            "num_frames": self.num_frames,
+            "num_samples": self.num_samples,
+            "seconds": self.seconds,
+            "bytes": self.stored_bytes,
+            "pcm16_bytes": self.pcm16_bytes,
+            "percent_of_pcm16": percent(self.stored_bytes, self.pcm16_bytes),
+            "num_rejected": dict(sorted(self.num_rejected.items())),
+            "counts": dict(sorted(self.counts.items())),
+            "made_from": self.made_from,
+            "index": asdict(self.index),
+            "shards": [asdict(shard) for shard in self.shards],
+        }
+        return (json.dumps(fields, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Self:
+        """Reads the file's content.
+
+        Raises:
+            FeatureSetError: If it is not a manifest of this format version.
+        """
+        try:
+            fields = json.loads(content)
+            version = fields["format_version"]
+            if version != FORMAT_VERSION:
+                raise FeatureSetError(
+                    f"format version {version}; this version of voxsrc reads {FORMAT_VERSION}"
+                )
+            manifest = cls(
+                spec=FbankSpec.from_dict(fields["fbank_spec"]),
+                encoding=Encoding.from_dict(fields["encoding"]),
+                num_utterances=fields["num_utterances"],
+                num_speakers=fields["num_speakers"],
+                num_frames=fields["num_frames"],
+                num_samples=fields["num_samples"],
+                shards=[StoredShard(**shard) for shard in fields["shards"]],
+                index=StoredFile(**fields["index"]),
+                num_rejected=fields["num_rejected"],
+                counts=fields["counts"],
+                made_from=fields["made_from"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FeatureSetError(f"not a manifest ({type(error).__name__}: {error})") from error
+        if manifest.spec.hash != fields["fbank_spec_hash"]:
+            raise FeatureSetError(
+                f"fbank_spec hashes to {manifest.spec.hash}, fbank_spec_hash says {fields['fbank_spec_hash']}"
+            )
+        return manifest
+
+
+def read_manifest(uri: str) -> Manifest:
+    """The manifest of the feature set at `uri`.
+
+    Raises:
+        NotFoundError: If there is no set, or an unfinished one.
+        FeatureSetError: If the manifest is damaged or of another format.
+    """
+    manifest_uri = storage.join(uri, MANIFEST_NAME)
+    try:
+        return Manifest.from_json(storage.read_bytes(manifest_uri))
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"{uri} is not a finished feature set: it has no {MANIFEST_NAME}; "
+            "run the same extraction again to finish it"
+        ) from error
+    except FeatureSetError as error:
+        raise FeatureSetError(f"{manifest_uri}: {error}") from error
+
+
+def percent(part: int, whole: int) -> float:
+    """100 · part / whole, 0 of nothing."""
+    return 100.0 * part / whole if whole else 0.0
