@@ -1,0 +1,7 @@
+"""`python -m feature_extractor`."""
+
+import sys
+
+from feature_extractor.cli import main
+
+sys.exit(main())

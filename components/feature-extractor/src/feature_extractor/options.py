@@ -1,0 +1,70 @@
+"""What an extraction is asked to do."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from voxsrc.errors import ConfigError
+from voxsrc.feature_set.encoding import DEFAULT_STEP_NAT, Encoding
+from voxsrc.features import FbankSpec
+
+_SLOWEST, _FASTEST = Fraction(1, 2), Fraction(2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionOptions:
+    """Everything that decides the bytes of a feature set, but for the list and the audio themselves.
+
+    Attributes:
+        audio_uri: Folder or archive.
+        list_uri: Utterance list; None takes every audio file of `audio_uri`.
+        spec: The features.
+        step_nat: Width of one level of the stored values.
+        speeds: Speeds at which copies are added as new speakers, without 1.
+        num_shards: Number of shards; None chooses by the number of utterances.
+        min_duration_s: Shorter utterances are rejected.
+        max_rejected: The run fails if more than this fraction of the utterances is rejected.
+    """
+
+    audio_uri: str
+    list_uri: str | None = None
+    spec: FbankSpec = field(default_factory=FbankSpec)
+    step_nat: float = DEFAULT_STEP_NAT
+    speeds: tuple[Fraction, ...] = ()
+    num_shards: int | None = None
+    min_duration_s: float = 0.1
+    max_rejected: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError, naming the option, on a value that cannot be used."""
+        Encoding.for_spec(self.spec, self.step_nat)
+        for speed in self.speeds:
+            if not _SLOWEST <= speed <= _FASTEST or speed == 1:
+                raise ConfigError(f"--speed {float(speed):g}: expected speeds from 0.5 to 2 other than 1")
+        if len(set(self.speeds)) < len(self.speeds):
+            raise ConfigError(
+                f"--speed {', '.join(str(float(s)) for s in self.speeds)}: name each speed once"
+            )
+        if self.num_shards is not None and self.num_shards < 1:
+            raise ConfigError(f"--num-shards {self.num_shards}: expected at least 1")
+        if not 0 <= self.max_rejected <= 1:
+            raise ConfigError(f"--max-rejected {self.max_rejected:g}: expected a fraction from 0 to 1")
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the values are stored."""
+        return Encoding.for_spec(self.spec, self.step_nat)
+
+
+def parse_speeds(text: str) -> tuple[Fraction, ...]:
+    """`0.9,1.1` → (9/10, 11/10); an empty text gives none; 1 is left out, as it is there anyway.
+
+    Raises:
+        ConfigError: If a part is not a number.
+    """
+    try:
+        speeds = [Fraction(part.strip()) for part in text.split(",") if part.strip()]
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError(
+            f"--speed {text!r}: expected numbers separated by commas, such as 0.9,1.1"
+        ) from error
+    return tuple(speed for speed in speeds if speed != 1)
