@@ -1,0 +1,472 @@
+"""Downloads over HTTP and from folders: resumed, verified, and never wrong under the final name."""
+
+import base64
+import hashlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+import voxceleb_data
+import voxsrc
+from voxceleb_data import transfer
+from voxceleb_data.official import OfficialFile
+from voxceleb_data.origins import Credentials, HttpOrigin, StorageOrigin, open_origin
+from voxceleb_data.transfer import Transfer
+from voxsrc import storage
+from voxsrc.errors import (
+    ConfigError,
+    NotFoundError,
+    PermissionDeniedError,
+    StorageError,
+)
+
+CONTENT = random.Random(1).randbytes(3_000_000)
+FILE = OfficialFile("vox_partaa", hashlib.md5(CONTENT).hexdigest())
+
+
+class Request(NamedTuple):
+    path: str
+    byte_range: str | None
+    authorization: str | None
+
+
+class Server:
+    """A loopback server of `files`, with the faults that a test asks for."""
+
+    def __init__(self) -> None:
+        self.files = {FILE.name: CONTENT}
+        self.ranges = True
+        self.authorization: str | None = None
+        self.redirect_to: str | None = None
+        # One entry for each coming request: a status to refuse it with, or after how many bytes to hang up.
+        self.refusals: list[int] = []
+        self.cuts: list[int] = []
+        self.requests: list[Request] = []
+        self.num_sent = 0
+        self.kill_after: tuple[int, subprocess.Popen[bytes]] | None = None
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                server.answer(self)
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+    @property
+    def downloads(self) -> list[Request]:
+        """Requests for content; those for one byte only ask for the size."""
+        return [request for request in self.requests if request.byte_range != "bytes=0-0"]
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        byte_range = handler.headers.get("Range")
+        self.requests.append(Request(handler.path, byte_range, handler.headers.get("Authorization")))
+        if self.authorization and handler.headers.get("Authorization") != self.authorization:
+            return self.refuse(handler, 401)
+        if self.redirect_to:
+            handler.send_response(302)
+            handler.send_header("Location", self.redirect_to + handler.path)
+            handler.send_header("Content-Length", "0")
+            return handler.end_headers()
+        query = parse_qs(urlsplit(handler.path).query)
+        content = self.files.get(query["file"][0] if "file" in query else handler.path.lstrip("/"))
+        if content is None:
+            return self.refuse(handler, 404)
+        if byte_range != "bytes=0-0" and self.refusals:
+            return self.refuse(handler, self.refusals.pop(0))
+        start, end = 0, len(content)
+        if byte_range and self.ranges:
+            first, _, last = byte_range.removeprefix("bytes=").partition("-")
+            start, end = int(first), int(last) + 1 if last else len(content)
+            handler.send_response(206)
+            handler.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
+        else:
+            handler.send_response(200)
+        handler.send_header("Content-Length", str(end - start))
+        handler.end_headers()
+        stop = start + self.cuts.pop(0) if self.cuts and byte_range != "bytes=0-0" else end
+        try:
+            for at in range(start, min(stop, end), 65536):
+                piece = content[at : min(at + 65536, stop, end)]
+                handler.wfile.write(piece)
+                self.num_sent += len(piece)
+                if self.kill_after and self.num_sent >= self.kill_after[0]:
+                    self.kill_after[1].kill()
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        handler.close_connection = True
+
+    def refuse(self, handler: BaseHTTPRequestHandler, status: int) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    served = Server()
+    yield served
+    served.close()
+
+
+@pytest.fixture(autouse=True)
+def no_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("no_proxy", "*")
+
+
+class Rig:
+    """A transfer into `output`, and what it said and how long it would have waited."""
+
+    def __init__(self, base: str, output: Path | str, credentials: Credentials | None = None) -> None:
+        self.reports: list[str] = []
+        self.pauses: list[float] = []
+        self.output = str(output)
+        self.transfer = Transfer(
+            open_origin(base, credentials or Credentials()),
+            self.output,
+            staging=Path(self.output.replace("://", "-")).resolve(),
+            report=self.reports.append,
+            pause=self.pauses.append,
+            show_progress=False,
+        )
+
+    def download(self, *, rehash: bool = False) -> int:
+        return self.transfer.download([FILE], rehash=rehash)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_download_leaves_the_file_and_its_record(server: Server, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert Rig(server.url, output).download() == 1
+    assert (output / FILE.name).read_bytes() == CONTENT
+    assert (output / f"{FILE.name}.md5").read_text() == f"{FILE.md5}  {FILE.name}\n"
+    assert names(output) == [FILE.name, f"{FILE.name}.md5"]
+
+
+def test_a_recorded_file_is_neither_fetched_nor_hashed(server: Server, tmp_path: Path) -> None:
+    Rig(server.url, tmp_path).download()
+    num_requests = len(server.requests)
+    (tmp_path / FILE.name).write_bytes(b"altered")
+    assert Rig(server.url, tmp_path).download() == 0
+    assert len(server.requests) == num_requests
+    assert Rig(server.url, tmp_path).download(rehash=True) == 1
+    assert (tmp_path / FILE.name).read_bytes() == CONTENT
+
+
+def test_a_whole_file_of_other_origin_is_hashed_and_kept(server: Server, tmp_path: Path) -> None:
+    (tmp_path / FILE.name).write_bytes(CONTENT)
+    assert Rig(server.url, tmp_path).download() == 0
+    assert server.requests == []
+    assert names(tmp_path) == [FILE.name, f"{FILE.name}.md5"]
+
+
+@pytest.mark.parametrize("left_by", [f"{FILE.name}.partial", FILE.name])
+def test_only_what_is_missing_is_fetched(server: Server, tmp_path: Path, left_by: str) -> None:
+    (tmp_path / left_by).write_bytes(CONTENT[:1_234_567])
+    assert Rig(server.url, tmp_path).download() == 1
+    assert [request.byte_range for request in server.downloads] == ["bytes=1234567-"]
+    assert (tmp_path / FILE.name).read_bytes() == CONTENT
+
+
+def test_a_whole_partial_file_needs_nothing(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f"{FILE.name}.partial").write_bytes(CONTENT)
+    Rig(server.url, tmp_path).download()
+    assert server.downloads == []
+    assert (tmp_path / FILE.name).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("left", [b"\0" * 1000, CONTENT + b"more", b"\0" * len(CONTENT)])
+def test_a_damaged_partial_file_is_fetched_anew(server: Server, tmp_path: Path, left: bytes) -> None:
+    (tmp_path / f"{FILE.name}.partial").write_bytes(left)
+    Rig(server.url, tmp_path).download()
+    assert server.downloads[-1].byte_range is None
+    assert (tmp_path / FILE.name).read_bytes() == CONTENT
+
+
+def test_a_cut_connection_is_continued(server: Server, tmp_path: Path) -> None:
+    server.cuts = [1_000_000, 0, 700_000]
+    rig = Rig(server.url, tmp_path)
+    rig.download()
+    ranges = [request.byte_range for request in server.downloads]
+    assert ranges == [None, "bytes=1000000-", "bytes=1000000-", "bytes=1700000-"]
+    # The wait grows only while nothing comes.
+    assert rig.pauses == [1.0, 2.0, 1.0]
+    assert (tmp_path / FILE.name).read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    server.cuts = [2_000_000]
+    Rig(server.url, tmp_path).download()
+    assert (tmp_path / FILE.name).read_bytes() == CONTENT
+
+
+def test_unavailable_servers_are_asked_again(server: Server, tmp_path: Path) -> None:
+    server.refusals = [503, 429]
+    rig = Rig(server.url, tmp_path)
+    assert rig.download() == 1
+    assert rig.pauses == [1.0, 2.0]
+
+
+def test_a_dead_server_is_given_up_and_what_came_is_kept(server: Server, tmp_path: Path) -> None:
+    server.cuts = [500_000]
+    pauses: list[float] = []
+
+    def pause_of_a_dead_server(seconds: float) -> None:
+        pauses.append(seconds)
+        server.refusals = [503]
+
+    origin = open_origin(server.url, Credentials())
+    transfer_ = Transfer(origin, str(tmp_path), tmp_path, report=print, pause=pause_of_a_dead_server)
+    with pytest.raises(StorageError, match=r"HTTP 503.*gave up after 9 attempts, run again"):
+        transfer_.download([FILE])
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert names(tmp_path) == [f"{FILE.name}.partial"]
+    assert (tmp_path / f"{FILE.name}.partial").stat().st_size == 500_000
+
+
+def test_no_connection_is_an_error_without_a_trace(tmp_path: Path, server: Server) -> None:
+    url = server.url
+    server.close()
+    with pytest.raises(StorageError, match=r"Connection refused.*gave up after 9 attempts"):
+        Rig(url, tmp_path).download()
+
+
+def test_wrong_content_names_both_sums_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    wrong = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+    server.files[FILE.name] = wrong
+    with pytest.raises(StorageError) as caught:
+        Rig(server.url, tmp_path).download()
+    assert FILE.md5 in str(caught.value)
+    assert hashlib.md5(wrong).hexdigest() in str(caught.value)
+    assert names(tmp_path) == []
+
+
+def test_a_missing_file_fails_at_once(server: Server, tmp_path: Path) -> None:
+    server.files.clear()
+    rig = Rig(server.url, tmp_path)
+    with pytest.raises(NotFoundError, match=FILE.name):
+        rig.download()
+    assert rig.pauses == []
+
+
+def test_credentials_are_asked_for_then_used_then_never_shown(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.authorization = "Basic " + base64.b64encode(b"anna:s3cret").decode()
+    with pytest.raises(PermissionDeniedError, match=r"asks for credentials.*--user-env"):
+        Rig(server.url, tmp_path).download()
+    wrong = Rig(server.url, tmp_path, Credentials("anna", "wr0ng"))
+    with pytest.raises(PermissionDeniedError, match="refused the credentials") as caught:
+        wrong.download()
+    assert "wr0ng" not in f"{caught.value} {wrong.reports}"
+    right = Rig(server.url, tmp_path, Credentials("anna", "s3cret"))
+    right.download()
+    assert "s3cret" not in f"{right.reports} {capfd.readouterr()} {Credentials('anna', 's3cret')}"
+
+
+def test_credentials_come_from_netrc(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.authorization = "Basic " + base64.b64encode(b"anna:s3cret").decode()
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login anna password s3cret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert Rig(server.url, tmp_path / "out").download() == 1
+    netrc.write_text("machine 127.0.0.1 login anna pa s3cret\n")
+    with pytest.raises(ConfigError, match="netrc cannot be used") as caught:
+        Rig(server.url, tmp_path / "out")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_credentials_do_not_follow_a_redirect(server: Server, tmp_path: Path) -> None:
+    other = Server()
+    try:
+        server.redirect_to = other.url
+        Rig(server.url, tmp_path, Credentials("anna", "s3cret")).download()
+        assert {request.authorization for request in other.requests} == {None}
+        assert None not in {request.authorization for request in server.requests}
+        assert (tmp_path / FILE.name).read_bytes() == CONTENT
+    finally:
+        other.close()
+
+
+def test_a_key_goes_into_the_address_and_not_into_messages(server: Server, tmp_path: Path) -> None:
+    base = server.url + "/get?key={key}&file={name}"
+    Rig(base, tmp_path, Credentials(key="k&y")).download()
+    assert server.requests[0].path == f"/get?key=k%26y&file={FILE.name}"
+    server.files.clear()
+    with pytest.raises(NotFoundError, match=r"key=\{key\}") as caught:
+        Rig(base, tmp_path / "other", Credentials(key="k&y")).download()
+    assert "k%26y" not in str(caught.value)
+    assert caught.value.__suppress_context__
+    with pytest.raises(ConfigError, match="--key-env"):
+        HttpOrigin(base, Credentials())
+
+
+def test_credentials_in_an_address_are_refused_without_showing_them() -> None:
+    with pytest.raises(ConfigError, match=r"example\.org has credentials in it") as caught:
+        HttpOrigin("https://anna:s3cret@example.org/vox", Credentials())
+    assert "s3cret" not in str(caught.value)
+
+
+def test_credentials_from_the_environment() -> None:
+    environment = {"U": "anna", "P": "s3cret", "EMPTY": ""}
+    given = Credentials.from_environment(environment, user_variable="U", password_variable="P")
+    assert (given.user, given.password, given.key) == ("anna", "s3cret", None)
+    with pytest.raises(ConfigError, match="EMPTY is not set"):
+        Credentials.from_environment(environment, key_variable="EMPTY")
+    with pytest.raises(ConfigError, match="go together"):
+        Credentials.from_environment(environment, user_variable="U")
+
+
+def test_a_full_disk_is_noticed_before_the_first_byte(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{FILE.name}.partial").write_bytes(CONTENT[:1_000_000])
+
+    def free(num_bytes: int) -> None:
+        usage = types.SimpleNamespace(free=num_bytes)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+    free(1_999_999)
+    with pytest.raises(StorageError, match=r"0\.0 GB free, 0\.0 GB are needed.*another --output"):
+        Rig(server.url, tmp_path).download()
+    assert server.downloads == []
+    free(2_000_000)
+    assert Rig(server.url, tmp_path).download() == 1
+
+
+def test_from_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / FILE.name).write_bytes(CONTENT)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f"{FILE.name}.partial").write_bytes(CONTENT[:10])
+    assert isinstance(open_origin(str(tmp_path / "own"), Credentials()), StorageOrigin)
+    assert Rig(str(tmp_path / "own"), tmp_path / "out").download() == 1
+    assert (tmp_path / "out" / FILE.name).read_bytes() == CONTENT
+    with pytest.raises(ConfigError, match="use `verify`"):
+        Rig(str(tmp_path / "own"), tmp_path / "own").download()
+
+
+def to_bucket(server: Server, uri: str, staging: Path) -> Transfer:
+    origin = open_origin(server.url, Credentials())
+    return Transfer(origin, uri, staging, report=lambda _: None, show_progress=False)
+
+
+def test_to_a_bucket_by_way_of_a_staging_folder(server: Server, tmp_path: Path, bucket: str) -> None:
+    staging = tmp_path / "staging"
+    uri = f"{bucket}/vox"
+    assert to_bucket(server, uri, staging).download([FILE]) == 1
+    assert storage.read_bytes(f"{uri}/{FILE.name}") == CONTENT
+    assert storage.read_bytes(f"{uri}/{FILE.name}.md5") == f"{FILE.md5}  {FILE.name}\n".encode()
+    assert names(staging) == []
+    num_requests = len(server.requests)
+    assert to_bucket(server, uri, staging).download([FILE]) == 0
+    assert len(server.requests) == num_requests
+    # Replaced by somebody: hashed, removed and uploaded again.
+    storage.write_bytes(f"{uri}/{FILE.name}", b"other")
+    assert to_bucket(server, uri, staging).download([FILE], rehash=True) == 1
+    assert storage.read_bytes(f"{uri}/{FILE.name}") == CONTENT
+    # And from the bucket, going on with what is there.
+    (tmp_path / f"{FILE.name}.partial").write_bytes(CONTENT[:123])
+    assert Rig(uri, tmp_path).download() == 1
+    assert (tmp_path / FILE.name).read_bytes() == CONTENT
+
+
+def test_a_failed_upload_is_repeated_without_a_second_download(
+    server: Server, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(local_path: str, uri: str) -> None:
+        raise StorageError("the bucket is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "upload", fail)
+        with pytest.raises(StorageError, match="away"):
+            to_bucket(server, bucket, tmp_path).download([FILE])
+    num_requests = len(server.requests)
+    assert to_bucket(server, bucket, tmp_path).download([FILE]) == 1
+    assert len(server.requests) == num_requests
+    assert storage.read_bytes(f"{bucket}/{FILE.name}") == CONTENT
+
+
+def test_two_downloads_of_one_file_do_not_mix(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f"{FILE.name}.partial").touch()
+    with (tmp_path / f"{FILE.name}.partial").open("ab") as held:
+        transfer.fcntl.flock(held, transfer.fcntl.LOCK_EX)
+        with pytest.raises(StorageError, match="written by another download"):
+            Rig(server.url, tmp_path).download()
+
+
+DOWNLOADER = """
+import sys
+from pathlib import Path
+from voxceleb_data.official import OfficialFile
+from voxceleb_data.origins import Credentials, open_origin
+from voxceleb_data.transfer import Transfer
+url, output, md5 = sys.argv[1:]
+Transfer(open_origin(url, Credentials()), output, Path(output)).download([OfficialFile("vox_partaa", md5)])
+"""
+
+
+def test_killed_at_any_instant_it_still_ends_well(server: Server, tmp_path: Path) -> None:
+    content = random.Random(2).randbytes(12_000_000)
+    md5 = hashlib.md5(content).hexdigest()
+    server.files[FILE.name] = content
+    source_folders = [str(Path(module.__file__ or "").parents[1]) for module in (voxceleb_data, voxsrc)]
+    code = f"import sys; sys.path[:0] = {source_folders!r}\n{DOWNLOADER}"
+    command = [sys.executable, "-c", code, server.url, str(tmp_path), md5]
+    chance = random.Random(3)
+    num_killed = num_finished = 0
+    final = tmp_path / FILE.name
+    for turn in range(20):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        if turn % 2:
+            server.kill_after = (server.num_sent + chance.randrange(1, 3_000_000), process)
+            process.wait(60)
+        else:
+            try:
+                process.wait(chance.uniform(0.1, 0.25))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        server.kill_after = None
+        assert process.returncode in (0, -signal.SIGKILL)
+        assert not final.exists() or final.read_bytes() == content
+        num_killed += process.returncode == -signal.SIGKILL
+        if process.returncode == 0:
+            assert final.exists()
+            assert not (tmp_path / f"{FILE.name}.partial").exists()
+            num_finished += 1
+            shutil.rmtree(tmp_path)
+    assert subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0
+    assert final.read_bytes() == content
+    assert num_killed >= 8
+    # A kill loses at most the block in hand, and what the server had sent ahead.
+    assert server.num_sent <= (num_finished + 1) * len(content) + num_killed * 6_000_000
+    assert any(request.byte_range for request in server.downloads)
