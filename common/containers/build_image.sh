@@ -1,0 +1,186 @@
+#!/usr/bin/env bash
+# The one script that builds every image; each component's build_image.sh calls it.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+
+usage() {
+  cat <<'TEXT'
+Usage: build_image.sh NAME [options]
+
+Builds the image voxsrc-NAME from the repository root. NAME is a folder with a
+Dockerfile: common/containers/NAME (a base image) or components/NAME. A Dockerfile
+that says `ARG X_IMAGE` without a default is built on the base image x, which is
+built first unless one from the same files exists.
+
+The tag is the short git commit, with -dirty if the tree differs from it; the version
+in pyproject.toml is set as a second, local tag (the compiled components name it).
+Prints image, tag, id, digest and size on standard output, the build's log on
+standard error.
+
+  --push                push the commit's tag to the registry, print the digest
+  --registry REGISTRY   default: VOXSRC_REGISTRY from the environment or env/cloud.env
+  --tag TAG             instead of the commit
+  --wheels DIR          install from this folder of wheels alone, without a network
+                        (the base images are still made with one, if missing);
+                        fill it on Linux with Python 3.11:
+                          pip download --no-deps --require-hashes --dest DIR
+                            -r env/requirements-NAME.txt -r env/requirements-build.txt
+  --build-arg KEY=VALUE passed on; repeatable (BASE_IMAGE=debian@sha256:… pins the base)
+  --no-cache            rebuild everything, the base image too
+  -h, --help            this text
+
+Environment: DOCKER names the client (default docker); VOXSRC_SOURCE_URL sets the label
+org.opencontainers.image.source.
+TEXT
+}
+
+die() {
+  printf 'build_image.sh: %s\n' "$*" >&2
+  exit 1
+}
+
+docker="${DOCKER:-docker}"
+name=''
+push=false
+registry=''
+tag=''
+wheels=''
+build_args=()
+no_cache=()
+while (($#)); do
+  case "$1" in
+    --push) push=true; shift ;;
+    --registry) registry="${2:?--registry needs a value}"; shift 2 ;;
+    --tag) tag="${2:?--tag needs a value}"; shift 2 ;;
+    --wheels) wheels="${2:?--wheels needs a folder}"; shift 2 ;;
+    --build-arg) build_args+=(--build-arg "${2:?--build-arg needs KEY=VALUE}"); shift 2 ;;
+    --no-cache) no_cache=(--no-cache); shift ;;
+    -h | --help) usage; exit 0 ;;
+    -*) die "unknown option $1; see --help" ;;
+    *)
+      [[ -z "$name" ]] || die "unexpected argument $1 after $name; see --help"
+      name="$1"; shift ;;
+  esac
+done
+[[ -n "$name" ]] || die 'no image named; see --help'
+
+# Prints the Dockerfile of image $1, relative to the root.
+dockerfile_of() {
+  local candidate
+  for candidate in "common/containers/$1/Dockerfile" "components/$1/Dockerfile"; do
+    if [[ -f "$root/$candidate" ]]; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+  done
+  die "no image $1: neither common/containers/$1/Dockerfile nor components/$1/Dockerfile exists"
+}
+
+# Prints the value of variable $1: the environment's, else that of env/cloud.env.
+setting() {
+  local value="${!1:-}"
+  if [[ -z "$value" && -f "$root/env/cloud.env" ]]; then
+    # shellcheck disable=SC1091
+    value="$(source "$root/env/cloud.env" && printf '%s' "${!1:-}")"
+  fi
+  printf '%s' "$value"
+}
+
+# Prints the commit that the tree is at, or VERSION-nogit outside a git repository.
+revision_of_tree() {
+  if [[ ! -e "$root/.git" ]] || ! git -C "$root" rev-parse --git-dir >/dev/null; then
+    [[ ! -e "$root/.git" ]] || die 'git cannot read the repository (its message is above); or name a --tag'
+    printf '%s-nogit' "$version"
+  elif ! git -C "$root" rev-parse --verify --quiet HEAD >/dev/null; then
+    printf '%s-nogit' "$version"
+  else
+    local dirty=''
+    [[ -z "$(git -C "$root" status --porcelain)" ]] || dirty=-dirty
+    printf '%s%s' "$(git -C "$root" rev-parse --short=12 HEAD)" "$dirty"
+  fi
+}
+
+# build NAME DOCKERFILE [docker build options…]
+build() {
+  local title="$1" dockerfile="$2"
+  shift 2
+  local labels=(
+    --label "org.opencontainers.image.title=voxsrc-$title"
+    --label "org.opencontainers.image.version=$version"
+    --label "org.opencontainers.image.revision=$revision"
+  )
+  [[ -z "$source_url" ]] || labels+=(--label "org.opencontainers.image.source=$source_url")
+  "$docker" build --file "$root/$dockerfile" "${labels[@]}" \
+    ${no_cache[@]+"${no_cache[@]}"} ${build_args[@]+"${build_args[@]}"} "$@" "$root" >&2
+}
+
+dockerfile="$(dockerfile_of "$name")"
+version="$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml")"
+revision="$(revision_of_tree)"
+tag="${tag:-$revision}"
+source_url="$(setting VOXSRC_SOURCE_URL)"
+registry="${registry:-$(setting VOXSRC_REGISTRY)}"
+if $push && [[ -z "$registry" ]]; then
+  die '--push needs a registry: give --registry, or set VOXSRC_REGISTRY in env/cloud.env (see env/cloud.env.example)'
+fi
+
+command -v "$docker" >/dev/null || die "no Docker client named $docker; install docker.io or set DOCKER"
+# BuildKit is part of the engine; from version 23 on the client reaches it through a plugin.
+client_version="$("$docker" version --format '{{.Client.Version}}' 2>/dev/null || true)"
+[[ -n "$client_version" ]] || die "$docker does not answer; is the engine running? Try: $docker version"
+if ((${client_version%%.*} >= 23)) && ! "$docker" buildx version >/dev/null 2>&1; then
+  die "$docker (version $client_version) lacks its buildx plugin; install docker-buildx or set DOCKER to another client"
+fi
+export DOCKER_BUILDKIT=1
+export BUILDKIT_PROGRESS="${BUILDKIT_PROGRESS:-plain}"
+
+# base_options NAME: sets `options` to the build arguments that name the base images of NAME, made if missing.
+base_options() {
+  local -a collected=()
+  local argument base base_dockerfile content image
+  while read -r argument; do
+    base="$(tr 'A-Z_' 'a-z-' <<<"${argument%_IMAGE}")"
+    base_options "$base"
+    base_dockerfile="$(dockerfile_of "$base")"
+    # Named by what it is made from, not by the commit: most commits leave it as it is.
+    content="$(cd "$root/${base_dockerfile%/*}" &&
+      { cat -- *; printf '%s\n' ${options[@]+"${options[@]}"} ${build_args[@]+"${build_args[@]}"}; } |
+      sha256sum | cut -c 1-12)"
+    image="voxsrc-$base:content-$content"
+    if ((${#no_cache[@]})) && [[ " ${rebuilt[*]-} " != *" $image "* ]] ||
+      ! "$docker" image inspect "$image" >/dev/null 2>&1; then
+      build "$base" "$base_dockerfile" --tag "$image" ${options[@]+"${options[@]}"}
+      rebuilt+=("$image")
+    fi
+    collected+=(--build-arg "$argument=$image")
+  done < <(sed -n 's/^ARG \([A-Z_]*_IMAGE\)$/\1/p' "$root/$(dockerfile_of "$1")")
+  options=(${collected[@]+"${collected[@]}"})
+}
+
+rebuilt=()
+base_options "$name"
+
+if [[ -n "$wheels" ]]; then
+  compgen -G "$wheels/*.whl" >/dev/null || die "--wheels $wheels: no wheel there"
+  wheels_image="voxsrc-wheels:$$"
+  trap '"$docker" image rm --force "$wheels_image" >/dev/null 2>&1 || true' EXIT
+  printf 'FROM scratch\nCOPY *.whl /\n' | "$docker" build --file - --tag "$wheels_image" "$wheels" >&2
+  options+=(--build-arg "WHEELS_IMAGE=$wheels_image" --network none)
+fi
+
+image="voxsrc-$name"
+build "$name" "$dockerfile" --build-arg "VOXSRC_COMMIT=$revision" --tag "$image:$tag" --tag "$image:$version" \
+  ${options[@]+"${options[@]}"}
+
+digest='none (not pushed)'
+if $push; then
+  "$docker" tag "$image:$tag" "$registry/$image:$tag"
+  "$docker" push "$registry/$image:$tag" >&2
+  digest="$("$docker" image inspect --format '{{join .RepoDigests "\n"}}' "$registry/$image:$tag" |
+    grep -F "$registry/$image@" | head -n 1)"
+  image="$registry/$image"
+fi
+printf 'image   %s\ntag     %s\nid      %s\ndigest  %s\nsize    %s MB\n' "$image" "$tag" \
+  "$("$docker" image inspect --format '{{.Id}}' "$image:$tag")" "$digest" \
+  "$(($("$docker" image inspect --format '{{.Size}}' "$image:$tag") / 1000000))"

@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines components and pipelines, compiled by `python -m voxsrc.pipelines.compile`."""

@@ -1,0 +1,201 @@
+"""build_image.sh's own decisions, with a recording stand-in for the Docker client."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Records its arguments; knows one image, if KNOWN_IMAGES names it, and any that it built.
+CLIENT = """#!/usr/bin/env bash
+printf '%s\\n' "$*" >>"$CALLS"
+case "$1 $2" in
+  'version --format') echo "${CLIENT_VERSION:-20.10.24}" ;;
+  'buildx version') exit "${BUILDX_EXIT:-0}" ;;
+  'image inspect')
+    case "$4" in
+      '{{.Id}}') echo sha256:1234 ;;
+      '{{.Size}}') echo 123456789 ;;
+      '{{join .RepoDigests "\\n"}}') echo "${5%:*}@sha256:abcd" ;;
+      *) [[ -n "${KNOWN_IMAGES:-}" && "$3" == $KNOWN_IMAGES ]] ;;
+    esac ;;
+esac
+"""
+DOCKERFILE = "ARG PYTHON_IMAGE\nARG WHEELS_IMAGE=scratch\nFROM ${PYTHON_IMAGE}\n"
+
+
+class Checkout:
+    """A small repository with the shared script, one base image and one component."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "check out"
+        self.calls = folder / "calls"
+        self.client = folder / "client"
+        self.client.write_text(CLIENT)
+        self.client.chmod(0o755)
+        for image in ("common/containers/python", "components/thing"):
+            (self.root / image).mkdir(parents=True)
+        shutil.copy(ROOT / "common/containers/build_image.sh", self.root / "common/containers")
+        (self.root / "common/containers/python/Dockerfile").write_text("FROM debian:bookworm-slim\n")
+        (self.root / "components/thing/Dockerfile").write_text(DOCKERFILE)
+        (self.root / "pyproject.toml").write_text('[project]\nname = "voxsrc"\nversion = "1.2.3"\n')
+        (self.root / ".gitignore").write_text("env/cloud.env\n")
+
+    def git(self, *arguments: str) -> str:
+        identity = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.org"]
+        command = ["git", "-C", str(self.root), *identity, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    def commit(self) -> str:
+        self.git("init", "--quiet")
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "Begin")
+        return self.git("rev-parse", "--short=12", "HEAD")
+
+    def build(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("VOXSRC_")}
+        return subprocess.run(
+            [self.root / "common/containers/build_image.sh", *arguments],
+            env={**inherited, "DOCKER": str(self.client), "CALLS": str(self.calls), **environment},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def printed(self, *arguments: str | Path, **environment: str) -> dict[str, str]:
+        done = self.build(*arguments, **environment)
+        assert done.returncode == 0, done.stderr
+        return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+
+    def recorded(self, verb: str) -> list[str]:
+        return [call for call in self.calls.read_text().splitlines() if call.startswith(f"{verb} ")]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def test_the_tag_is_the_commit(checkout: Checkout) -> None:
+    commit = checkout.commit()
+    assert checkout.printed("thing") == {
+        "image": "voxsrc-thing",
+        "tag": commit,
+        "id": "sha256:1234",
+        "digest": "none (not pushed)",
+        "size": "123 MB",
+    }
+    _, build = checkout.recorded("build")
+    assert f"--label org.opencontainers.image.revision={commit} " in build
+    assert "--label org.opencontainers.image.version=1.2.3 " in build
+    assert "--label org.opencontainers.image.title=voxsrc-thing " in build
+    assert f"--tag voxsrc-thing:{commit} --tag voxsrc-thing:1.2.3 " in build
+    assert f"--build-arg VOXSRC_COMMIT={commit} " in build
+    assert build.endswith(str(checkout.root)), "the context is the root"
+
+
+@pytest.mark.parametrize("change", ["components/thing/Dockerfile", "new file"])
+def test_a_tree_that_differs_is_dirty(checkout: Checkout, change: str) -> None:
+    commit = checkout.commit()
+    with (checkout.root / change).open("a") as file:
+        file.write("# more\n")
+    assert checkout.printed("thing")["tag"] == f"{commit}-dirty"
+
+
+def test_a_file_that_git_ignores_does_not_make_it_dirty(checkout: Checkout) -> None:
+    commit = checkout.commit()
+    (checkout.root / "env").mkdir()
+    (checkout.root / "env/cloud.env").write_text("VOXSRC_SOURCE_URL=https://example.org/source\n")
+    assert checkout.printed("thing")["tag"] == commit
+    assert "image.source=https://example.org/source" in checkout.recorded("build")[-1]
+
+
+def test_without_git_the_tag_says_so(checkout: Checkout) -> None:
+    assert checkout.printed("thing")["tag"] == "1.2.3-nogit"
+    assert checkout.printed("thing", "--tag", "mine")["tag"] == "mine"
+
+
+def test_the_base_is_built_once_and_named_by_its_content(checkout: Checkout) -> None:
+    checkout.printed("thing")
+    base, build = checkout.recorded("build")
+    name = base.partition("--tag ")[2].split()[0]
+    assert name.startswith("voxsrc-python:content-")
+    assert f"--build-arg PYTHON_IMAGE={name}" in build
+
+    checkout.calls.unlink()
+    checkout.printed("thing", KNOWN_IMAGES=name)
+    (build,) = checkout.recorded("build")
+    assert f"--build-arg PYTHON_IMAGE={name}" in build
+
+    checkout.calls.unlink()
+    checkout.printed("thing", "--no-cache", KNOWN_IMAGES=name)
+    assert len(checkout.recorded("build")) == 2
+
+    (checkout.root / "common/containers/python/Dockerfile").write_text("FROM debian:bookworm-slim\nUSER 1\n")
+    checkout.calls.unlink()
+    checkout.printed("thing", KNOWN_IMAGES=name)
+    assert len(checkout.recorded("build")) == 2
+    assert f"PYTHON_IMAGE={name}" not in checkout.recorded("build")[-1]
+
+
+def test_push_goes_to_the_registry_of_flag_environment_or_file(checkout: Checkout) -> None:
+    (checkout.root / "env").mkdir()
+    (checkout.root / "env/cloud.env").write_text("VOXSRC_REGISTRY=file.example/r\n")
+    commit = checkout.commit()
+    for arguments, environment, registry in [
+        (["--registry", "flag.example/r"], {"VOXSRC_REGISTRY": "environment.example/r"}, "flag.example/r"),
+        ([], {"VOXSRC_REGISTRY": "environment.example/r"}, "environment.example/r"),
+        ([], {}, "file.example/r"),
+    ]:
+        printed = checkout.printed("thing", "--push", *arguments, **environment)
+        assert printed["image"] == f"{registry}/voxsrc-thing"
+        assert printed["digest"] == f"{registry}/voxsrc-thing@sha256:abcd"
+        assert checkout.recorded("push")[-1] == f"push {registry}/voxsrc-thing:{commit}"
+
+
+def test_wheels_travel_as_an_image_and_cut_the_network(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    done = checkout.build("thing", "--wheels", tmp_path / "wheels")
+    assert done.returncode == 1
+    assert "no wheel there" in done.stderr
+    (tmp_path / "wheels" / "a-1-py3-none-any.whl").touch()
+    checkout.calls.unlink()
+    checkout.printed("thing", "--wheels", tmp_path / "wheels")
+    _, wheels, build = checkout.recorded("build")
+    name = wheels.partition("--tag ")[2].split()[0]
+    assert wheels.endswith(str(tmp_path / "wheels"))
+    assert f"--build-arg WHEELS_IMAGE={name} --network none" in build
+    assert checkout.recorded("image")[-1] == f"image rm --force {name}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        ([], {}, "no image named"),
+        (["thing", "--pull"], {}, "unknown option --pull"),
+        (["thing", "other"], {}, "unexpected argument other"),
+        (["other"], {}, "no image other: neither common/containers/other/Dockerfile nor"),
+        (["thing", "--push"], {}, "--push needs a registry"),
+        (["thing"], {"CLIENT_VERSION": "28.2.2", "BUILDX_EXIT": "1"}, "lacks its buildx plugin"),
+        (["thing"], {"DOCKER": "/nowhere/docker"}, "no Docker client named /nowhere/docker"),
+    ],
+)
+def test_what_cannot_be_built_is_said(
+    checkout: Checkout, arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    done = checkout.build(*arguments, **environment)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stdout == ""
+    assert not checkout.calls.exists() or not checkout.recorded("build")
+
+
+def test_a_component_calls_the_shared_script_with_its_name() -> None:
+    for script in ROOT.glob("components/*/build_image.sh"):
+        done = subprocess.run([script, "--help"], cwd="/", capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("Usage: build_image.sh NAME")
+        assert f'build_image.sh" {script.parent.name} "$@"' in script.read_text()

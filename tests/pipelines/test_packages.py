@@ -1,0 +1,190 @@
+"""The Kubeflow Pipelines packages: equal to their definitions, accepted by kfp, in step with the commands."""
+
+import argparse
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if not os.environ.get("VOXSRC_REQUIRE_KFP"):
+    pytest.importorskip("kfp", reason="kfp is not installed (extra `pipelines`)")
+
+import yaml
+from google.protobuf import json_format
+from kfp import compiler, components, dsl
+from kfp.local import executor_output_utils
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from feature_extractor.cli import build_parser
+from voxsrc.kfp_output import write_executor_output
+from voxsrc.pipelines import compile as packages
+
+ROOT = Path(__file__).resolve().parents[2]
+FEATURE_EXTRACTOR = "components/feature-extractor/feature_extractor_component.yaml"
+NAMES = sorted(packages.packages())
+
+
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    return {name: packages.compile_package(definition) for name, definition in packages.packages().items()}
+
+
+def spec_of(name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
+    return spec
+
+
+def container_of(name: str) -> dict[str, Any]:
+    (executor,) = spec_of(name)["deploymentSpec"]["executors"].values()
+    container: dict[str, Any] = executor["container"]
+    return container
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_package_is_what_the_code_compiles_to(name: str, texts: dict[str, str]) -> None:
+    assert (ROOT / name).read_text() == texts[name], "run: python -m voxsrc.pipelines.compile"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for name in [*NAMES, "pyproject.toml"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def test_check_finds_drift_and_compile_repairs_it(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package = checkout / FEATURE_EXTRACTOR
+    good = package.read_text()
+    assert packages.main(["--check", "--root", str(checkout)]) == 0
+    package.write_text(good.replace("--max-rejected", "--max-refused"))
+    assert packages.main(["--check", "--root", str(checkout)]) == 1
+    captured = capsys.readouterr()
+    assert f"{FEATURE_EXTRACTOR}: differs from its definition" in captured.out
+    assert "+        - --max-rejected" in captured.err
+    assert package.read_text() != good, "--check must not write"
+    package.unlink()
+    assert packages.main(["--check", "--root", str(checkout)]) == 1
+    assert packages.main(["--root", str(checkout)]) == 0
+    assert package.read_text() == good
+
+
+def test_a_root_that_is_none_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert packages.main(["--root", str(tmp_path)]) == 1
+    assert f"--root {tmp_path}: no pyproject.toml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_package_names_no_registry_and_no_moving_tag(name: str) -> None:
+    for executor in spec_of(name)["deploymentSpec"]["executors"].values():
+        assert re.fullmatch(r"voxsrc-[a-z-]+:\d+\.\d+\.\d+", executor["container"]["image"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_that_read_buckets_are_not_cached(name: str) -> None:
+    for task in spec_of(name)["root"]["dag"]["tasks"].values():
+        assert task["cachingOptions"] == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kfp_loads_the_package_and_builds_a_pipeline_on_it(name: str, tmp_path: Path) -> None:
+    component = components.load_component_from_file(str(ROOT / name))
+
+    @dsl.pipeline(name="uses-the-component")
+    def pipeline(audio: str, utterance_list: str, output: str, image: str) -> None:
+        task = component(audio=audio, utterance_list=utterance_list, output=output)
+        task.set_container_image(image)
+
+    compiler.Compiler().compile(pipeline, str(tmp_path / "pipeline.yaml"))
+    (executor,) = yaml.safe_load((tmp_path / "pipeline.yaml").read_text())["deploymentSpec"][
+        "executors"
+    ].values()
+    assert executor["container"]["image"].startswith("{{$.inputs.parameters[")
+
+
+def run_options() -> set[str]:
+    """Every flag of the feature extractor's `run`."""
+    (commands,) = [
+        action
+        for action in build_parser()._actions
+        if isinstance(action, argparse._SubParsersAction) and "run" in action.choices
+    ]
+    return {option for action in commands.choices["run"]._actions for option in action.option_strings}
+
+
+def test_the_component_speaks_the_commands_flags() -> None:
+    arguments = container_of(FEATURE_EXTRACTOR)["args"]
+    flags = [argument for argument in arguments if argument.startswith("--")]
+    assert container_of(FEATURE_EXTRACTOR)["command"] == ["feature-extractor"]
+    assert set(flags) <= run_options()
+    assert flags == [
+        "--audio",
+        "--list",
+        "--output",
+        "--preset",
+        "--step",
+        "--num-workers",
+        "--num-shards",
+        "--speed",
+        "--max-rejected",
+        "--executor-input",
+    ]
+
+
+def test_the_command_accepts_the_components_defaults_as_the_launcher_writes_them() -> None:
+    spec = spec_of(FEATURE_EXTRACTOR)
+    inputs = spec["components"]["comp-feature-extractor"]["inputDefinitions"]["parameters"]
+    values = {"audio": "gs://b/audio.zip", "utterance_list": "gs://b/list.txt", "output": "gs://b/features"}
+    for name, definition in inputs.items():
+        if definition.get("isOptional"):
+            value = definition["defaultValue"]
+            # The launcher writes a NUMBER_INTEGER without a decimal point.
+            values[name] = str(int(value) if definition["parameterType"] == "NUMBER_INTEGER" else value)
+    assert set(values) == set(inputs)
+    arguments = [
+        re.sub(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}", lambda match: values[match[1]], argument)
+        for argument in container_of(FEATURE_EXTRACTOR)["args"]
+    ]
+    assert arguments.count("{{$}}") == 1
+    assert sum("{{" in argument for argument in arguments) == 1
+    parsed = vars(build_parser().parse_args(arguments))
+    assert parsed["audio"] == "gs://b/audio.zip"
+    assert parsed["output"] == "gs://b/features"
+    assert parsed["executor_input"] == "{{$}}"
+
+
+def test_kfp_reads_what_the_helper_writes(tmp_path: Path) -> None:
+    component = components.load_component_from_file(str(ROOT / FEATURE_EXTRACTOR))
+    path = tmp_path / "executor_output.json"
+    executor_input = {
+        "inputs": {"parameterValues": {"step": 0.2}},
+        "outputs": {
+            "artifacts": {
+                "metrics": {
+                    "artifacts": [
+                        {
+                            "name": "metrics",
+                            "type": {"schemaTitle": "system.Metrics", "schemaVersion": "0.0.1"},
+                            "uri": str(tmp_path / "metrics"),
+                            "metadata": {},
+                        }
+                    ]
+                }
+            },
+            "outputFile": str(path),
+        },
+    }
+    write_executor_output(
+        json.dumps(executor_input), metrics={"metrics": {"num_utterances": 3, "hours": 0.5}}
+    )
+    message = pipeline_spec_pb2.ExecutorInput()
+    json_format.ParseDict(executor_input, message)
+    spec = component.pipeline_spec.components["comp-feature-extractor"]
+    outputs = executor_output_utils.get_outputs_for_task(message, spec)
+    assert isinstance(outputs["metrics"], dsl.Metrics)
+    assert outputs["metrics"].metadata == {"num_utterances": 3.0, "hours": 0.5}
+    assert outputs["metrics"].uri == str(tmp_path / "metrics")
