@@ -28,6 +28,7 @@ _SILENCE_PEAK = 1.0 / 32_768
 _LARGEST_PEAK = 4.0
 # A declared duration may exceed the decoded one by the encoder's padding: a few frames of 1,024 samples.
 _DURATION_TOLERANCE_S = 0.2
+_OGG_LAST_PAGE = 0x04
 _UNKNOWN_WAV_SIZES = (0, 0xFFFF_FFFF, 0x7FFF_FFFF)
 # Silence in flac, the densest of all, has 4,681; a damaged header may declare terabytes.
 _MOST_SAMPLES_PER_BYTE = 1 << 13
@@ -127,6 +128,7 @@ def _ffmpeg_demuxer(data: bytes) -> str | None:
 def _decode_with_libsndfile(data: bytes) -> tuple[Float32Array, int]:
     """Samples (channels, W) float32 and the sample rate."""
     _check_wav_is_whole(data)
+    _check_ogg_is_whole(data)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             declared = file.frames
@@ -162,6 +164,22 @@ def _check_wav_is_whole(data: bytes) -> None:
             return
         position += 8 + size + size % 2
     raise AudioError("truncated", "the wav file ends before its data chunk")
+
+
+def _check_ogg_is_whole(data: bytes) -> None:
+    """libsndfile reads a cut Ogg file without a word too, so walk its pages to the one marked as the last."""
+    position, is_last = 0, False
+    while data[position : position + 4] == b"OggS":
+        num_segments = data[position + 26] if position + 26 < len(data) else 0
+        body = position + 27 + num_segments
+        end = body + sum(data[position + 27 : body])
+        if end > len(data):
+            raise AudioError("truncated", f"{len(data)} bytes; the Ogg page at {position} needs {end}")
+        position, is_last = end, bool(data[position + 5] & _OGG_LAST_PAGE)
+    if position and not is_last:
+        raise AudioError(
+            "truncated", f"the last Ogg page, which ends at {position}, is not marked as the last"
+        )
 
 
 def _check_mp4_is_whole(data: bytes) -> None:

@@ -90,6 +90,8 @@ class FbankSpec:
         for name in ("dither", "preemphasis", "log_offset", "log_floor"):
             self._check(name, getattr(self, name) >= 0, "a number not below 0")
         self._check("preemphasis", self.preemphasis <= 1, "at most 1")
+        self._check("hop_ms", self.hop_samples >= 1, "at least one sample")
+        self._check("window_ms", self.window_samples >= 2, "at least two samples")
         self._check("n_fft", self.n_fft >= self.window_samples, f"at least the window, {self.window_samples}")
         self._check("log_offset", self.log_offset + self.log_floor > 0, "above 0 where log_floor is 0")
         nyquist_hz = self.sample_rate_hz / 2

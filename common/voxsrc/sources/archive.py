@@ -89,6 +89,9 @@ class TarSource(ScannedSource):
                         scan.skipped["not_a_file"] += 1
                     # tarfile remembers every entry it has seen; a million of them would fill the memory.
                     archive.members = []  # type: ignore[attr-defined]
+            # The checksum of a compressed stream stands at its very end.
+            while self._compression and self._stream().read(_SKIP_BYTES):
+                pass
         except (tarfile.TarError, EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
             raise CorpusError(f"{self.uri} is not a whole tar archive ({error}); fetch it again") from error
         self._reopen()

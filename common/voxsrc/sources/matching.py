@@ -72,6 +72,12 @@ def match_all_files(source: Source) -> Matching:
     utterances, prefix = utterances_from_paths(scan.members)
     pairs = [(utterance, scan.members[prefix + utterance.utterance_id]) for utterance in utterances]
     skipped = [f"{count} entries skipped: {reason}" for reason, count in sorted(scan.skipped.items())]
+    speakers = {utterance.speaker_id for utterance in utterances}
+    if len(speakers) == 1 and len({utterance.session_id for utterance in utterances}) > 1:
+        # A folder around the speakers' looks the same as one speaker with sessions.
+        skipped.append(
+            f"all files are taken as one speaker's, {speakers.pop()!r}: is that a speaker's folder?"
+        )
     return Matching(pairs, [], prefix, 0, skipped)
 
 

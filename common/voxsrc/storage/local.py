@@ -154,10 +154,15 @@ def replacing(
     written: list[ObjectInfo] = []
     try:
         try:
-            with open(descriptor, "wb", closefd=False, buffering=1 << 18) as file:
+            file = open(descriptor, "wb", closefd=False, buffering=1 << 18)  # noqa: SIM115 - closed below
+            try:
                 yield file, written
                 with translated(path, "write"):
                     file.flush()
+            finally:
+                # After a failed write the buffer is still full, and closing would fail on it once more.
+                with contextlib.suppress(OSError):
+                    file.close()
             with translated(path, "write"):
                 os.fsync(descriptor)
                 info = _publish(descriptor, temp, target, if_generation_match)

@@ -140,14 +140,14 @@ def _add_content_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace what --output holds if it was made with other options",
+        help="look at the audio anew; make again what options, changed files or rejected utterances concern",
     )
     _add_executor_input(parser)
 
 
 def _options(parsed: argparse.Namespace) -> ExtractionOptions:
     return ExtractionOptions(
-        audio_uri=parsed.audio,
+        audio_uri=parsed.audio.rstrip("/") or parsed.audio,
         list_uri=parsed.list or None,
         spec=_spec(parsed.preset, parsed.set),
         step_nat=parsed.step,
@@ -180,6 +180,7 @@ def _run(parsed: argparse.Namespace) -> None:
     """
     from feature_extractor.finishing import finish
 
+    _check_num_workers(parsed.num_workers)
     options = _options(parsed)
     manifest = _finished_manifest(parsed, options)
     if manifest is not None:
@@ -189,7 +190,9 @@ def _run(parsed: argparse.Namespace) -> None:
     num_shards = _ensure_plan(parsed, options)
     if parsed.dry_run:
         return
-    _extract_with_progress(parsed.output, range(num_shards), parsed.num_workers)
+    _extract_with_progress(
+        parsed.output, range(num_shards), parsed.num_workers, remake_rejected=parsed.overwrite
+    )
     _conclude(parsed, finish(parsed.output))
 
 
@@ -206,6 +209,7 @@ def _extract(parsed: argparse.Namespace) -> None:
     """Makes shards of a plan; those that are finished are left as they are."""
     from feature_extractor.plan import read_plan
 
+    _check_num_workers(parsed.num_workers)
     num_shards = read_plan(parsed.output).num_shards
     part, chosen = parsed.part, parsed.shards
     shards = _part_of(part, num_shards) if part else _chosen_shards(chosen, num_shards)
@@ -229,7 +233,7 @@ def _finished_manifest(parsed: argparse.Namespace, options: ExtractionOptions) -
         return None
     settings = content_settings(options, list_hash(options.list_uri))
     difference = settings_difference(dict(manifest.made_from), settings)
-    if not difference:
+    if not difference and not parsed.overwrite:
         return manifest
     if not parsed.overwrite:
         raise ConfigError(
@@ -261,7 +265,8 @@ def _ensure_plan(parsed: argparse.Namespace, options: ExtractionOptions) -> int:
             content_settings(begun.options, begun.list_sha256),
             content_settings(options, list_hash(options.list_uri)),
         )
-        if not difference and begun.options.max_rejected == options.max_rejected and not parsed.dry_run:
+        same = not difference and begun.options.max_rejected == options.max_rejected
+        if same and not parsed.dry_run and not parsed.overwrite:
             print(f"continuing the extraction in {parsed.output}")
             return begun.num_shards
         if difference and not parsed.overwrite:
@@ -292,12 +297,12 @@ def _ensure_plan(parsed: argparse.Namespace, options: ExtractionOptions) -> int:
     return plan.num_shards
 
 
-def _extract_with_progress(output_uri: str, shards: Sequence[int], num_workers: int) -> None:
+def _extract_with_progress(
+    output_uri: str, shards: Sequence[int], num_workers: int, *, remake_rejected: bool = False
+) -> None:
     from feature_extractor.extraction import Progress, extract_shards
     from feature_extractor.plan import read_plan
 
-    if num_workers < 1:
-        raise ConfigError(f"--num-workers {num_workers}: expected at least 1")
     plan = read_plan(output_uri)
     with _progress_bar(sum(plan.shard_sizes[shard] for shard in shards)) as bar:
         seconds, num_finished = 0.0, 0
@@ -316,7 +321,7 @@ def _extract_with_progress(output_uri: str, shards: Sequence[int], num_workers: 
                 )
             bar.update(progress.num_utterances)
 
-        extract_shards(output_uri, shards, num_workers, show)
+        extract_shards(output_uri, shards, num_workers, show, remake_rejected=remake_rejected)
 
 
 @contextmanager
@@ -366,6 +371,11 @@ def _write_metrics(executor_input: str | None, manifest: Manifest) -> None:
     )
 
 
+def _check_num_workers(num_workers: int) -> None:
+    if num_workers < 1:
+        raise ConfigError(f"--num-workers {num_workers}: expected at least 1")
+
+
 def _chosen_shards(text: str, num_shards: int) -> list[int]:
     """`0-3,7` → [0, 1, 2, 3, 7]."""
     if text == "all":
@@ -374,11 +384,12 @@ def _chosen_shards(text: str, num_shards: int) -> list[int]:
     for part in text.split(","):
         first, _, last = part.partition("-")
         try:
-            chosen.update(range(int(first), int(last or first) + 1))
+            bounds = int(first), int(last or first)
         except ValueError as error:
             raise ConfigError(f"--shards {text!r}: expected numbers and ranges such as 0-3,7") from error
-    if not chosen or not 0 <= min(chosen) <= max(chosen) < num_shards:
-        raise ConfigError(f"--shards {text!r}: the plan has shards 0 to {num_shards - 1}")
+        if not 0 <= bounds[0] <= bounds[1] < num_shards:
+            raise ConfigError(f"--shards {text!r}: the plan has shards 0 to {num_shards - 1}")
+        chosen.update(range(bounds[0], bounds[1] + 1))
     return sorted(chosen)
 
 

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,6 +25,7 @@ from voxsrc.features.scipy_log_mel import LogMelExtractor
 from voxsrc.sources import Source, open_source
 
 _POLL_S = 0.2
+_CHECKS_AT_A_TIME = 16
 _UTTERANCES_PER_REPORT = 16
 
 
@@ -51,7 +52,7 @@ class ShardMaker:
     def __init__(self, output_uri: str) -> None:
         self._output_uri = output_uri
         self.plan = read_plan(output_uri)
-        self._rows = PlanRows(output_uri)
+        self._rows = PlanRows(output_uri, self.plan)
         self._log_mel = LogMelExtractor(self.plan.options.spec)
         self._source: Source | None = None
 
@@ -75,9 +76,19 @@ class ShardMaker:
             on_utterance(self._add(writer, planned, content))
         return writer.write(self._output_uri, shard)
 
-    def valid_record(self, shard: int) -> ShardRecord | None:
-        """The record of a shard that is finished, otherwise None."""
-        return read_valid_record(self._output_uri, shard, shard_key(self.plan, self._rows.shard(shard)))
+    def unfinished(self, shards: Sequence[int], *, remake_rejected: bool = False) -> list[int]:
+        """Those of the shards that are still to be made, in order."""
+        ordered = sorted(shards)
+        keys = [shard_key(self.plan, self._rows.shard(shard)) for shard in ordered]
+
+        def is_finished(shard: int, key: str) -> bool:
+            record = read_valid_record(self._output_uri, shard, key)
+            return record is not None and not (remake_rejected and record.rejected)
+
+        # A bucket answers in some 30 ms, and a large set has a thousand shards.
+        with ThreadPoolExecutor(_CHECKS_AT_A_TIME) as pool:
+            finished = pool.map(is_finished, ordered, keys)
+            return [shard for shard, done in zip(ordered, finished, strict=True) if not done]
 
     def close(self) -> None:
         """Closes the audio."""
@@ -113,7 +124,12 @@ class ShardMaker:
 
 
 def extract_shards(
-    output_uri: str, shards: Sequence[int], num_workers: int, on_progress: Callable[[Progress], None]
+    output_uri: str,
+    shards: Sequence[int],
+    num_workers: int,
+    on_progress: Callable[[Progress], None],
+    *,
+    remake_rejected: bool = False,
 ) -> int:
     """Makes those of the given shards that are not finished yet.
 
@@ -122,6 +138,7 @@ def extract_shards(
         shards: Their numbers.
         num_workers: Processes; 1 works in this one.
         on_progress: Called often.
+        remake_rejected: Make also finished shards again from which utterances were rejected.
 
     Returns:
         How many shards were made now.
@@ -131,7 +148,7 @@ def extract_shards(
     """
     maker = ShardMaker(output_uri)
     try:
-        unfinished = [shard for shard in sorted(shards) if maker.valid_record(shard) is None]
+        unfinished = maker.unfinished(shards, remake_rejected=remake_rejected)
         _report_finished(maker.plan, shards, unfinished, on_progress)
         if num_workers <= 1 or len(unfinished) <= 1:
             _extract_here(maker, unfinished, on_progress)

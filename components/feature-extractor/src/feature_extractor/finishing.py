@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,6 +26,7 @@ from voxsrc.feature_set.manifest import (
 from voxsrc.feature_set.shard import RejectedUtterance, ShardRecord
 
 _NAMED = 5
+_SHARD_FILE = re.compile(r"shard-[0-9]{5,}\.(json|lfb\.zst)")
 
 
 def finish(output_uri: str) -> Manifest:
@@ -54,22 +56,33 @@ def _read_records(output_uri: str, plan: Plan) -> list[ShardRecord]:
     missing = [shard for shard, name in enumerate(names) if name not in stored]
     if missing:
         raise FeatureSetError(f"{_these(missing)} not made yet; run `feature-extractor extract` for them")
-    contents = storage.read_many([storage.join(output_uri, name) for name in names])
-    records = [ShardRecord.from_json(content) for content in contents]
-    rows = PlanRows(output_uri)
-    stale = [
-        shard
-        for shard, record in enumerate(records)
-        if record.key != shard_key(plan, rows.shard(shard))
-        or shard_name(shard) not in stored
-        or stored[shard_name(shard)].size != record.num_bytes
-        or stored[shard_name(shard)].crc32c not in (None, record.crc32c)
-    ]
+    rows = PlanRows(output_uri, plan)
+    records, stale = [], []
+    for shard, content in enumerate(storage.read_many(storage.join(output_uri, name) for name in names)):
+        record = _valid_record(content, shard_key(plan, rows.shard(shard)), stored.get(shard_name(shard)))
+        if record is None:
+            stale.append(shard)
+        else:
+            records.append(record)
     if stale:
         raise FeatureSetError(
-            f"{_these(stale)} not as planned; run `feature-extractor extract` to make them again"
+            f"{_these(stale)} damaged or not as planned; run `feature-extractor extract` to make them again"
         )
     return records
+
+
+def _valid_record(content: bytes, key: str, stored: storage.ObjectInfo | None) -> ShardRecord | None:
+    """The record of a shard whose file is there, whole, and made as planned; otherwise None."""
+    try:
+        record = ShardRecord.from_json(content)
+    except FeatureSetError:
+        return None
+    if record.key != key or stored is None or stored.size != record.num_bytes:
+        return None
+    if stored.crc32c is not None:
+        return record if stored.crc32c == record.crc32c else None
+    # A disk keeps no checksums, so the file is read: a second for each gigabyte of features.
+    return record if hashlib.sha256(storage.read_bytes(stored.uri)).hexdigest() == record.sha256 else None
 
 
 def _these(shards: Sequence[int]) -> str:
@@ -78,15 +91,16 @@ def _these(shards: Sequence[int]) -> str:
 
 
 def _check_rejected(output_uri: str, plan: Plan, rejected: Sequence[RejectedUtterance]) -> None:
-    num_rejected = sum(utterance.reason != "unsafe_path" for utterance in rejected)
-    num_all = plan.num_utterances + plan.num_missing
-    if num_rejected == num_all or num_rejected > plan.options.max_rejected * num_all:
+    utterances = [utterance for utterance in rejected if utterance.reason != "unsafe_path"]
+    num_rejected, num_all = len(utterances), plan.num_utterances + plan.num_missing
+    if num_rejected == num_all or num_rejected / num_all > plan.options.max_rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(_by_reason(rejected).items()))
         raise CorpusError(
             f"{num_rejected} of {num_all} utterances were rejected ({reasons}), the first is "
-            f"{rejected[0].utterance_id} ({rejected[0].detail}); they are listed in "
-            f"{storage.join(output_uri, REJECTED_NAME)}. Mend or unlist them, or allow them with "
-            f"--max-rejected (now {plan.options.max_rejected:g}); what was extracted is kept"
+            f"{utterances[0].utterance_id} ({utterances[0].detail}); they are listed in "
+            f"{storage.join(output_uri, REJECTED_NAME)}. Mend or unlist them and run again with "
+            f"--overwrite, or allow them with --max-rejected (now {plan.options.max_rejected:g}); what was "
+            "extracted is kept"
         )
 
 
@@ -99,7 +113,7 @@ def _delete_superseded(output_uri: str, num_shards: int) -> None:
     expected = {name(shard) for shard in range(num_shards) for name in (shard_name, shard_record_name)}
     for info in storage.list_files(output_uri, recursive=False):
         name = storage.name(info.uri)
-        if name.startswith("shard-") and name not in expected:
+        if _SHARD_FILE.fullmatch(name) and name not in expected:
             storage.delete(info.uri, missing_ok=True)
 
 

@@ -1,5 +1,6 @@
 """What an extraction is asked to do."""
 
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -40,12 +41,16 @@ class ExtractionOptions:
         for speed in self.speeds:
             if not _SLOWEST <= speed <= _FASTEST or speed == 1:
                 raise ConfigError(f"--speed {float(speed):g}: expected speeds from 0.5 to 2 other than 1")
+            if (speed * 1000).denominator != 1:
+                raise ConfigError(f"--speed {float(speed)}: expected at most three decimals")
         if len(set(self.speeds)) < len(self.speeds):
             raise ConfigError(
                 f"--speed {', '.join(str(float(s)) for s in self.speeds)}: name each speed once"
             )
         if self.num_shards is not None and self.num_shards < 1:
             raise ConfigError(f"--num-shards {self.num_shards}: expected at least 1")
+        if not 0 <= self.min_duration_s < math.inf:
+            raise ConfigError(f"--min-duration {self.min_duration_s:g}: expected seconds, 0 or more")
         if not 0 <= self.max_rejected <= 1:
             raise ConfigError(f"--max-rejected {self.max_rejected:g}: expected a fraction from 0 to 1")
 

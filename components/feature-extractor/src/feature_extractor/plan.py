@@ -26,6 +26,8 @@ from voxsrc.features import FbankSpec
 from voxsrc.sources import Matching, Member, Source, match_all_files, match_utterances, open_source
 
 PLAN_VERSION = 1
+# To be raised by any change that alters the bytes of a shard: older shards are then made again.
+_EXTRACTION_VERSION = 1
 _PLAN_JSON = "plan/plan.json"
 _PLAN_ROWS = "plan/plan.parquet"
 # About 20 MB and half a minute of one core for VoxCeleb2: little is lost to a preemption.
@@ -84,6 +86,7 @@ class Plan:
         audio_bytes: Bytes of audio of each shard.
         rejected: Utterances without audio, and archive entries that are never read.
         notes: What a person should know of how list and audio were matched.
+        rows_sha256: Hash of the stored rows; empty before they are stored.
     """
 
     options: ExtractionOptions
@@ -93,6 +96,7 @@ class Plan:
     audio_bytes: list[int]
     rejected: list[RejectedUtterance]
     notes: list[str]
+    rows_sha256: str = ""
 
     @property
     def num_shards(self) -> int:
@@ -172,7 +176,7 @@ def _rejected(source: Source, matching: Matching, options: ExtractionOptions) ->
         for u in matching.missing
     ]
     num_listed = len(matching.pairs) + len(missing)
-    if len(missing) > options.max_rejected * num_listed:
+    if len(missing) / num_listed > options.max_rejected:
         raise CorpusError(
             f"{len(missing)} of {num_listed} listed utterances are not in {source.uri}, the first is "
             f"{missing[0].utterance_id}; complete the audio or the list, or raise --max-rejected "
@@ -193,6 +197,8 @@ def write_plan(output_uri: str, plan: Plan, shards: Sequence[Sequence[PlannedUtt
         for shard in shards:
             columns = zip(*(planned.row() for planned in shard), strict=True)
             writer.write_table(pa.table(list(columns), schema=_SCHEMA), row_group_size=len(shard))
+    # An earlier plan must not stand beside these rows if this process is killed here.
+    storage.delete(storage.join(output_uri, _PLAN_JSON), missing_ok=True)
     storage.write_bytes(storage.join(output_uri, _PLAN_ROWS), buffer.getvalue())
     fields = {
         "plan_version": PLAN_VERSION,
@@ -247,16 +253,28 @@ def read_plan(output_uri: str) -> Plan:
             audio_bytes=fields["audio_bytes"],
             rejected=[RejectedUtterance(**utterance) for utterance in fields["rejected"]],
             notes=fields["notes"],
+            rows_sha256=fields["rows_sha256"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FeatureSetError(f"{uri} is not a plan ({error}); delete it and plan again") from error
 
 
 class PlanRows:
-    """The utterances of each shard of a plan, read as they are asked for."""
+    """The utterances of each shard of a plan, read as they are asked for.
 
-    def __init__(self, output_uri: str) -> None:
-        self._file = pq.ParquetFile(io.BytesIO(storage.read_bytes(storage.join(output_uri, _PLAN_ROWS))))
+    Raises:
+        FeatureSetError: If the stored rows are not the plan's.
+    """
+
+    def __init__(self, output_uri: str, plan: Plan) -> None:
+        uri = storage.join(output_uri, _PLAN_ROWS)
+        content = storage.read_bytes(uri)
+        if hashlib.sha256(content).hexdigest() != plan.rows_sha256:
+            raise FeatureSetError(
+                f"{uri} is damaged or of another plan; delete {storage.join(output_uri, _PLAN_JSON)} "
+                "and run the same command again"
+            )
+        self._file = pq.ParquetFile(io.BytesIO(content))
 
     def shard(self, shard: int) -> list[PlannedUtterance]:
         """The utterances of one shard, in the order in which they are stored."""
@@ -267,7 +285,7 @@ class PlanRows:
 
 def shard_key(plan: Plan, utterances: Sequence[PlannedUtterance]) -> str:
     """Hash of all that decides a shard's bytes: equal keys, equal shards."""
-    settings = content_settings(plan.options, "")
+    settings = {**content_settings(plan.options, ""), "extraction_version": _EXTRACTION_VERSION}
     del settings["num_shards"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for planned in utterances:
