@@ -10,12 +10,13 @@ from voxsrc.command import run_command
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line, with its help."""
-    from voxsrc.commands import features
+    from voxsrc.commands import features, models
 
     parser = argparse.ArgumentParser(prog="voxsrc", description="Speaker verification for VoxSRC.")
     parser.add_argument("--version", action="version", version=f"voxsrc {voxsrc.__version__}")
     groups = parser.add_subparsers(dest="group", required=True, metavar="COMMAND")
     features.add_commands(groups)
+    models.add_commands(groups)
     return parser
 
 
