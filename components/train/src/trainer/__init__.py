@@ -1,0 +1,1 @@
+"""The train component: a feature set in, a speaker-embedding model out, through any number of preemptions."""
