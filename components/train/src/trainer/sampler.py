@@ -1,0 +1,288 @@
+"""Which utterances, and which crop of each, make up the batch of a global step.
+
+The batch of step t is a pure function of (seed, t): it does not depend on the batches before, on a
+restart, or on how many processes share it. Letters: B crops in a batch, N speakers, M utterances of each.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.epochs import GroupEpochs, PlaceArray, UtteranceEpochs
+from trainer.randomness import RandomStream
+from trainer.utterances import TrainingUtterances, crop_offsets
+from voxsrc.errors import ConfigError
+
+_EPOCHS_KEPT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """How batches are made of utterances.
+
+    Attributes:
+        utterances_per_speaker: M. 1: a batch is the next B utterances of a random order of all. 2 or
+            more: a batch is B / M distinct speakers with M utterances each, as metric losses need it.
+        crop_frames: Frames of each crop.
+        max_utterances_per_speaker: At most so many of a speaker's utterances in one epoch, others in the
+            next (voxceleb_trainer's max_seg_per_spk); None is all.
+        short_utterances: An utterance shorter than the crop is looped (`wrap`) or an error (`refuse`).
+        few_utterances: A speaker of fewer than M utterances is an error (`refuse`) or gives several crops
+            of the same utterance (`repeat`).
+    """
+
+    utterances_per_speaker: int = 1
+    crop_frames: int = 200
+    max_utterances_per_speaker: int | None = None
+    short_utterances: Literal["wrap", "refuse"] = "wrap"
+    few_utterances: Literal["refuse", "repeat"] = "refuse"
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError, naming the field, on a value that cannot be used."""
+        for name in ("utterances_per_speaker", "crop_frames"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1")
+        most = self.max_utterances_per_speaker
+        if most is not None and most < self.utterances_per_speaker:
+            raise ConfigError(
+                f"max_utterances_per_speaker is {most}; expected at least "
+                f"utterances_per_speaker, {self.utterances_per_speaker}"
+            )
+        for name, choices in (
+            ("short_utterances", ("wrap", "refuse")),
+            ("few_utterances", ("refuse", "repeat")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected {' or '.join(choices)}")
+
+
+@dataclass(frozen=True, eq=False)
+class BatchPlan:
+    """What to load for one step: the whole batch, or one process's share of it.
+
+    With M utterances per speaker, those of one speaker stand together: (B, …) is (N, M, …).
+
+    Attributes:
+        step: The global step.
+        rows: (B,) int64, the utterances' rows in the feature set's index.
+        first_frames: (B,) int64, where each crop begins in the frames of the whole set; where its
+            utterance ends, it goes on at the utterance's beginning.
+        labels: (B,) int64, the speakers.
+        crop_frames: Frames of each crop.
+        group_size: M.
+        batch_size: Crops of the whole batch.
+        first_sample: Place of this share's first crop in the whole batch.
+    """
+
+    step: int
+    rows: NDArray[np.int64]
+    first_frames: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    crop_frames: int
+    group_size: int
+    batch_size: int
+    first_sample: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def share(self) -> slice:
+        """The places of these crops in the whole batch."""
+        return slice(self.first_sample, self.first_sample + len(self))
+
+    def for_rank(self, rank: int, world_size: int) -> "BatchPlan":
+        """The share of one of `world_size` processes; the shares in order of rank are this batch.
+
+        Raises:
+            ConfigError: If the groups cannot be shared out evenly, or there is no such rank.
+        """
+        num_groups = len(self) // self.group_size
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank {rank} of {world_size} processes; expected 0 to {world_size - 1}")
+        if num_groups % world_size:
+            raise ConfigError(
+                f"batch_size {self.batch_size} is {num_groups} groups of {self.group_size}, which "
+                f"{world_size} processes cannot share evenly; set batch_size to a multiple of "
+                f"{world_size * self.group_size}"
+            )
+        share = num_groups // world_size * self.group_size
+        part = slice(rank * share, (rank + 1) * share)
+        return replace(
+            self,
+            rows=self.rows[part],
+            first_frames=self.first_frames[part],
+            labels=self.labels[part],
+            first_sample=self.first_sample + rank * share,
+        )
+
+
+class Sampler:
+    """Makes the batch of any step; it keeps nothing but the order of the last epochs asked for.
+
+    Args:
+        utterances: What to train on.
+        config: How.
+        batch_size: Crops B in a batch of all processes together.
+        seed: Seed of all draws.
+
+    Attributes:
+        steps_per_epoch: Steps in which every utterance has been used, unless
+            `max_utterances_per_speaker` leaves some to another epoch. Without groups the order runs on
+            across batches: the last batch of an epoch takes the first utterances of the next one.
+
+    Raises:
+        ConfigError: If such batches cannot be made of these utterances; the message says what to set.
+    """
+
+    def __init__(
+        self, utterances: TrainingUtterances, config: SamplerConfig, *, batch_size: int, seed: int
+    ) -> None:
+        self.utterances = utterances
+        self.config = config
+        self.batch_size = batch_size
+        self._check()
+        labels, most = utterances.labels, config.max_utterances_per_speaker
+        self._epochs: UtteranceEpochs | GroupEpochs
+        order: Callable[[int], PlaceArray]
+        if config.utterances_per_speaker == 1:
+            self._epochs = UtteranceEpochs(labels, max_per_speaker=most, seed=seed)
+            self.steps_per_epoch = -(-self._epochs.num_utterances // batch_size)
+            order = self._epochs.order
+        else:
+            self._epochs = GroupEpochs(
+                labels,
+                num_speakers=batch_size // config.utterances_per_speaker,
+                group_size=config.utterances_per_speaker,
+                max_per_speaker=most,
+                seed=seed,
+            )
+            self.steps_per_epoch = self._epochs.num_batches
+            order = self._epochs.batches
+        self._order = _Recent(order, _EPOCHS_KEPT)
+        self._places_in_batch = RandomStream(seed, "places_in_batch")
+        self._crop_starts = RandomStream(seed, "crop_starts")
+
+    def batch(self, step: int) -> BatchPlan:
+        """The whole batch of global step `step`, from 0. Threads may call it at the same time."""
+        utterances, crop_frames = self.utterances, self.config.crop_frames
+        places = self._places(step)
+        num_frames = utterances.num_frames[places]
+        uniforms = self._crop_starts.uniforms(step, (self.batch_size,))
+        return BatchPlan(
+            step=step,
+            rows=utterances.rows[places],
+            first_frames=utterances.first_frames[places] + crop_offsets(num_frames, crop_frames, uniforms),
+            labels=utterances.labels[places],
+            crop_frames=crop_frames,
+            group_size=self.config.utterances_per_speaker,
+            batch_size=self.batch_size,
+        )
+
+    def _places(self, step: int) -> PlaceArray:
+        """(B,) places in `utterances`."""
+        if isinstance(self._epochs, GroupEpochs):
+            epoch, batch = divmod(step, self.steps_per_epoch)
+            groups: PlaceArray = self._order(epoch)[batch]
+            # A speaker stands in the same row of an epoch's table: without this in the same process, too.
+            places: PlaceArray = groups[self._places_in_batch.permutation(step, len(groups))]
+            return places.reshape(-1)
+        parts = []
+        position, end = step * self.batch_size, (step + 1) * self.batch_size
+        while position < end:
+            epoch, first = divmod(position, self._epochs.num_utterances)
+            parts.append(self._order(epoch)[first : first + end - position])
+            position += len(parts[-1])
+        return np.concatenate(parts)
+
+    @cached_property
+    def num_short(self) -> int:
+        """Utterances that are shorter than the crop."""
+        return int(np.count_nonzero(self.utterances.num_frames < self.config.crop_frames))
+
+    def describe(self) -> str:
+        """One line: what an epoch is made of, and what is repeated, looped or left out in it."""
+        utterances, most = self.utterances, self.config.max_utterances_per_speaker
+        parts = [f"{len(utterances):,} utterances of {utterances.num_speakers:,} speakers"]
+        if isinstance(self._epochs, GroupEpochs):
+            group_size = self.config.utterances_per_speaker
+            parts.append(f"batches of {self.batch_size // group_size} speakers × {group_size}")
+            num_groups = self._epochs.num_batches * self.batch_size // group_size
+            repeated = num_groups - self._epochs.num_groups
+            if repeated:
+                parts.append(f"{100 * repeated / num_groups:.1f} % of the groups are repetitions")
+            if repeated > 0.1 * num_groups and self._epochs.num_groups > 0:
+                parts.append("a smaller max_utterances_per_speaker makes them fewer")
+        else:
+            parts.append(f"batches of {self.batch_size}")
+        parts.append(f"{self.steps_per_epoch:,} steps an epoch")
+        if self.num_short:
+            parts.append(f"{self.num_short:,} utterances under {self.config.crop_frames} frames are looped")
+        if most is not None:
+            left = int(np.maximum(np.bincount(utterances.labels) - most, 0).sum())
+            parts.append(f"{left:,} utterances above {most} per speaker wait for another epoch")
+        return "; ".join(parts)
+
+    def _check(self) -> None:
+        config, counts = self.config, np.bincount(self.utterances.labels)
+        group_size, num_speakers = config.utterances_per_speaker, self.utterances.num_speakers
+        if self.batch_size < 1 or self.batch_size % group_size:
+            raise ConfigError(
+                f"batch_size is {self.batch_size}; expected a multiple of "
+                f"sampler.utterances_per_speaker, {group_size}"
+            )
+        if num_speakers < 2:
+            raise ConfigError(
+                f"the training set has {num_speakers} speaker; speakers are told apart from two on: "
+                "give a feature set with more, or hold out fewer for validation"
+            )
+        if config.short_utterances == "refuse" and self.num_short:
+            raise ConfigError(
+                f"{self.num_short:,} of {len(self.utterances):,} utterances are shorter than "
+                f"sampler.crop_frames, {config.crop_frames} (the shortest has "
+                f"{self.utterances.num_frames.min()}); set sampler.crop_frames lower, or "
+                "sampler.short_utterances to wrap, which loops them"
+            )
+        if group_size == 1:
+            return
+        if self.batch_size // group_size > num_speakers:
+            raise ConfigError(
+                f"batch_size {self.batch_size} is {self.batch_size // group_size} speakers with "
+                f"{group_size} utterances each; the training set has {num_speakers}: set batch_size to at "
+                f"most {num_speakers * group_size}, or sampler.utterances_per_speaker higher"
+            )
+        few = np.flatnonzero(counts < group_size)
+        if len(few) and config.few_utterances == "refuse":
+            names = ", ".join(f"{self.utterances.speaker_ids[s]} has {counts[s]}" for s in few[:5])
+            names += ", …" if len(few) > 5 else ""
+            raise ConfigError(
+                f"{len(few):,} of {num_speakers:,} speakers have fewer than "
+                f"sampler.utterances_per_speaker, {group_size} ({names}); set it "
+                "lower (1 for losses over classes), leave these speakers out, or set sampler.few_utterances "
+                "to repeat, which takes several crops of the same utterance"
+            )
+
+
+class _Recent:
+    """The last few results of a function of one integer; safe between threads."""
+
+    def __init__(self, function: Callable[[int], PlaceArray], num_kept: int) -> None:
+        self._function = function
+        self._num_kept = num_kept
+        self._results: OrderedDict[int, PlaceArray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, argument: int) -> PlaceArray:
+        with self._lock:
+            if argument not in self._results:
+                self._results[argument] = self._function(argument)
+                if len(self._results) > self._num_kept:
+                    self._results.popitem(last=False)
+            self._results.move_to_end(argument)
+            return self._results[argument]
