@@ -29,6 +29,8 @@ _LARGEST_PEAK = 4.0
 # A declared duration may exceed the decoded one by the encoder's padding: a few frames of 1,024 samples.
 _DURATION_TOLERANCE_S = 0.2
 _OGG_LAST_PAGE = 0x04
+_SHORTEST_WAV_HEADER = 36
+_WAV_PCM = 1
 _UNKNOWN_WAV_SIZES = (0, 0xFFFF_FFFF, 0x7FFF_FFFF)
 # Silence in flac, the densest of all, has 4,681; a damaged header may declare terabytes.
 _MOST_SAMPLES_PER_BYTE = 1 << 13
@@ -61,8 +63,7 @@ def decode(data: bytes, *, sample_rate_hz: int = 16_000, min_duration_s: float =
     """
     if not data:
         raise AudioError("empty", "the file has no bytes")
-    demuxer = _ffmpeg_demuxer(data)
-    samples, rate_hz = _decode_with_ffmpeg(data, demuxer) if demuxer else _decode_with_libsndfile(data)
+    samples, rate_hz = _decode(data)
     if not _LOWEST_RATE_HZ <= rate_hz <= _HIGHEST_RATE_HZ:
         raise AudioError(
             "undecodable", f"a sample rate of {rate_hz} Hz; expected {_LOWEST_RATE_HZ} to {_HIGHEST_RATE_HZ}"
@@ -73,11 +74,12 @@ def decode(data: bytes, *, sample_rate_hz: int = 16_000, min_duration_s: float =
         raise AudioError(
             "too_short", f"{len(waveform) / rate_hz:.3f} s, at least {min_duration_s:g} s expected"
         )
-    _check_range(waveform)
+    peak = _checked_peak(waveform)
     if rate_hz != sample_rate_hz:
         waveform = resample(waveform, Fraction(sample_rate_hz, rate_hz))
+        peak = _peak(waveform)
     num_clipped = 0
-    if waveform.max() > 1.0 or waveform.min() < -1.0:
+    if peak > 1.0:
         num_clipped = int(np.count_nonzero(np.abs(waveform) > 1.0))
         waveform = np.clip(waveform, -1.0, 1.0)
     return Recording(waveform, rate_hz, num_channels, num_clipped)
@@ -97,8 +99,14 @@ def change_speed(waveform: Float32Array, speed: Fraction) -> Float32Array:
     return resample(waveform, 1 / speed)
 
 
-def _check_range(waveform: Float32Array) -> None:
-    peak = max(float(waveform.max()), -float(waveform.min()))
+def _peak(waveform: Float32Array) -> float:
+    """The greatest magnitude; NaN if any sample is."""
+    return max(float(waveform.max()), -float(waveform.min()))
+
+
+def _checked_peak(waveform: Float32Array) -> float:
+    """The greatest magnitude of a waveform that can hold speech; raises AudioError for others."""
+    peak = _peak(waveform)
     if not np.isfinite(peak):
         raise AudioError("non_finite", "samples that are NaN or infinite")
     if peak > _LARGEST_PEAK:
@@ -108,6 +116,36 @@ def _check_range(waveform: Float32Array) -> None:
         )
     if peak <= _SILENCE_PEAK:
         raise AudioError("silent", f"a peak of {peak:.2g}: there is no signal")
+    return peak
+
+
+def _decode(data: bytes) -> tuple[Float32Array, int]:
+    """Samples (channels, W) float32 and the sample rate, by whatever reads these bytes."""
+    demuxer = _ffmpeg_demuxer(data)
+    if demuxer:
+        return _decode_with_ffmpeg(data, demuxer)
+    return _decode_pcm16(data) or _decode_with_libsndfile(data)
+
+
+def _decode_pcm16(data: bytes) -> tuple[Float32Array, int] | None:
+    """A whole 16-bit wav file, VoxCeleb1's own form, with less to do than by libsndfile; None for others."""
+    if len(data) < _SHORTEST_WAV_HEADER or data[:4] != b"RIFF" or data[8:16] != b"WAVEfmt ":
+        return None
+    size, code, num_channels, rate_hz, _, _, num_bits = struct.unpack_from("<IHHIIHH", data, 16)
+    if code != _WAV_PCM or num_bits != 16 or not num_channels:
+        return None
+    position = 20 + size + size % 2
+    while position + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, position)
+        if name == b"data":
+            if size in _UNKNOWN_WAV_SIZES or position + 8 + size > len(data):
+                return None
+            count = size // (2 * num_channels) * num_channels
+            levels = np.frombuffer(data, "<i2", count, position + 8)
+            samples = np.multiply(levels, np.float32(1.0 / 32_768), dtype=np.float32)
+            return np.ascontiguousarray(samples.reshape(-1, num_channels).T), rate_hz
+        position += 8 + size + size % 2
+    return None
 
 
 def _ffmpeg_demuxer(data: bytes) -> str | None:

@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TypeVar
 
 import numpy as np
@@ -59,7 +58,8 @@ class TrialList:
 
 def session_of(path: str) -> str:
     """The session of a path: its parent folder's name, empty if it has none."""
-    return PurePosixPath(path).parent.name
+    folder = path.rpartition("/")[0].rstrip("/").rpartition("/")[2]
+    return "" if folder == "." else folder
 
 
 def read_utterance_list(uri: str) -> list[Utterance]:

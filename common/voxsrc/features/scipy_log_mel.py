@@ -129,7 +129,7 @@ class LogMelExtractor:
             return
         # Real and imaginary parts stay interleaved: with each filter's row repeated, the product adds them.
         squares = spectrum.view(np.float32)
-        np.square(squares, out=squares)
+        np.multiply(squares, squares, out=squares)
         for group in self._groups:
             columns = squares[:, group.first : group.last]
             np.matmul(columns, group.weights, out=out[:, group.first_mel : group.last_mel])

@@ -41,7 +41,7 @@ class LocalFolderSource:
         if found is None:
             return None
         relative = f"{folder}/{found}" if folder else found
-        return Member(relative, storage.stat(str(self._root / relative)).size)
+        return Member(relative, storage.stat(storage.join(self.uri, relative)).size)
 
     def find_prefix(self, path: str) -> list[str]:
         """The folders, at most two levels down, below which `path` exists."""

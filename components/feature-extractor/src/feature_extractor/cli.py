@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -305,7 +306,7 @@ def _extract_with_progress(
 
     plan = read_plan(output_uri)
     with _progress_bar(sum(plan.shard_sizes[shard] for shard in shards)) as bar:
-        seconds, num_finished = 0.0, 0
+        seconds, num_finished, began = 0.0, 0, time.monotonic()
 
         def show(progress: Progress) -> None:
             nonlocal seconds, num_finished
@@ -313,7 +314,7 @@ def _extract_with_progress(
                 bar.initial += progress.num_utterances
             seconds += progress.seconds
             num_finished += progress.num_shards
-            elapsed_s = bar.format_dict["elapsed"]
+            elapsed_s = time.monotonic() - began
             if elapsed_s:
                 bar.set_postfix_str(
                     f"{seconds / elapsed_s:,.0f} × real time, {num_finished}/{len(shards)} shards",

@@ -168,9 +168,31 @@ def _report_finished(
     )
 
 
+class _Batched:
+    """Hands on counts of utterances a few at a time: to report each would cost as much as to read it."""
+
+    def __init__(self, report: Callable[[int, float], None]) -> None:
+        self._report = report
+        self._num_utterances, self._seconds = 0, 0.0
+
+    def add(self, seconds: float) -> None:
+        """Counts one utterance of so many seconds."""
+        self._num_utterances += 1
+        self._seconds += seconds
+        if self._num_utterances >= _UTTERANCES_PER_REPORT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Reports what has been counted."""
+        self._report(self._num_utterances, self._seconds)
+        self._num_utterances, self._seconds = 0, 0.0
+
+
 def _extract_here(maker: ShardMaker, shards: Sequence[int], on_progress: Callable[[Progress], None]) -> None:
+    done = _Batched(lambda num_utterances, seconds: on_progress(Progress(num_utterances, seconds, 0)))
     for shard in shards:
-        maker.make(shard, lambda seconds: on_progress(Progress(1, seconds, 0)))
+        maker.make(shard, done.add)
+        done.flush()
         on_progress(Progress(0, 0.0, 1))
 
 
@@ -245,22 +267,16 @@ def _die_with_parent() -> None:
 def _make_in_worker(shard: int) -> None:
     if _worker is None:
         raise RuntimeError("the worker was not started by _start_worker")
-    worker, pending = _worker, [0, 0.0]
+    worker = _worker
 
-    def flush() -> None:
+    def report(num_utterances: int, seconds: float) -> None:
         with worker.utterances_done.get_lock():
-            worker.utterances_done.value += int(pending[0])
-            worker.seconds_done.value += pending[1]
-        pending[:] = [0, 0.0]
+            worker.utterances_done.value += num_utterances
+            worker.seconds_done.value += seconds
 
-    def count(seconds: float) -> None:
-        pending[0] += 1
-        pending[1] += seconds
-        if pending[0] >= _UTTERANCES_PER_REPORT:
-            flush()
-
-    worker.maker.make(shard, count)
-    flush()
+    done = _Batched(report)
+    worker.maker.make(shard, done.add)
+    done.flush()
 
 
 def _at_speeds(waveform: Any, speeds: Sequence[Fraction]) -> Iterator[tuple[Fraction | None, Any]]:
