@@ -1,0 +1,128 @@
+"""When to save: often enough to lose little in a preemption, seldom enough to cost little."""
+
+import math
+import time
+from collections.abc import Callable
+
+from trainer.checkpoint.saver import SaveReport
+from voxsrc.errors import ConfigError
+
+# A cautious guess for Spot machines with GPUs; known better, it is given.
+MEAN_TIME_BETWEEN_PREEMPTIONS_S = 4 * 3600.0
+SHORTEST_INTERVAL_S = 30.0
+LONGEST_INTERVAL_S = 1800.0
+LARGEST_DELAY_SHARE = 0.02
+
+_MEMORY = 0.5  # weight of what was known before against the newest save
+
+
+def interval_s(
+    save_time_s: float,
+    mean_time_between_preemptions_s: float,
+    *,
+    delay_s: float = 0.0,
+    shortest_s: float = SHORTEST_INTERVAL_S,
+    longest_s: float = LONGEST_INTERVAL_S,
+) -> float:
+    """Young's and Daly's optimum √(2 δ M), within limits.
+
+    Young, "A first order approximation to the optimum checkpoint interval" (CACM 1974): the time lost to
+    saves, δ/τ, and to repeated work, τ/2M, is least in sum there. δ is the whole save, also the part beside
+    the loop, as that takes cores and network from training.
+
+    Args:
+        save_time_s: δ.
+        mean_time_between_preemptions_s: M.
+        delay_s: The part of a save for which the loop waits: it stays within LARGEST_DELAY_SHARE of the
+            interval, whatever `longest_s` is.
+        shortest_s: Lower limit.
+        longest_s: Upper limit.
+    """
+    optimum_s = math.sqrt(2.0 * save_time_s * mean_time_between_preemptions_s)
+    # A save must have ended when the next begins.
+    return max(min(max(optimum_s, shortest_s), longest_s), save_time_s, delay_s / LARGEST_DELAY_SHARE)
+
+
+class SaveSchedule:
+    """Says when to save, by the clock and by what saves have cost so far.
+
+    Args:
+        fixed_s: Seconds between saves, instead of the optimum; 0 saves after every step.
+        mean_time_between_preemptions_s: What to expect of the machines.
+        shortest_s: Lower limit of the optimum, and the interval until a save has been measured.
+        longest_s: Upper limit of the optimum.
+        monotonic: Seconds of a clock that never jumps.
+
+    Raises:
+        ConfigError: A time is negative, or a limit or the mean time not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        fixed_s: float | None = None,
+        mean_time_between_preemptions_s: float = MEAN_TIME_BETWEEN_PREEMPTIONS_S,
+        shortest_s: float = SHORTEST_INTERVAL_S,
+        longest_s: float = LONGEST_INTERVAL_S,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if fixed_s is not None and not fixed_s >= 0:
+            raise ConfigError(f"checkpoint_interval_s is {fixed_s}; expected 0 or more seconds, or none")
+        if not mean_time_between_preemptions_s > 0:
+            raise ConfigError(
+                f"mean_time_between_preemptions_s is {mean_time_between_preemptions_s}; expected more than 0"
+            )
+        if not 0 < shortest_s <= longest_s:
+            raise ConfigError(
+                f"the limits of the checkpoint interval are {shortest_s} and {longest_s} s; "
+                "expected 0 < shortest <= longest"
+            )
+        self._fixed_s = fixed_s
+        self._mean_time_s = mean_time_between_preemptions_s
+        self._shortest_s = shortest_s
+        self._longest_s = longest_s
+        self._monotonic = monotonic
+        self._last_s = monotonic()
+        self._measured: tuple[float, float] | None = None  # delay, whole save
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between saves, as of now."""
+        if self._fixed_s is not None:
+            return self._fixed_s
+        if self._measured is None:
+            return self._shortest_s
+        delay_s, save_s = self._measured
+        return interval_s(
+            save_s,
+            self._mean_time_s,
+            delay_s=delay_s,
+            shortest_s=self._shortest_s,
+            longest_s=self._longest_s,
+        )
+
+    @property
+    def delay_share(self) -> float | None:
+        """Part of its time for which the loop waits for saves; None until a save has been measured."""
+        if self._measured is None or self.interval_s == 0:
+            return None
+        return self._measured[0] / self.interval_s
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return self._monotonic() - self._last_s >= self.interval_s
+
+    def started(self) -> None:
+        """A save was submitted: the time to the next one runs."""
+        self._last_s = self._monotonic()
+
+    def measured(self, report: SaveReport) -> None:
+        """Adapts to what a save has cost; one that failed tells nothing."""
+        if report.error is not None:
+            return
+        newest = (report.copy_s, report.copy_s + report.write_s)
+        before = self._measured or newest
+        self._measured = (
+            _MEMORY * before[0] + (1 - _MEMORY) * newest[0],
+            _MEMORY * before[1] + (1 - _MEMORY) * newest[1],
+        )
