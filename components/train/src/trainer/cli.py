@@ -1,0 +1,159 @@
+"""The command `trainer`: a feature set in, a speaker-embedding model out."""
+
+import argparse
+import logging
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import voxsrc
+from voxsrc import storage
+from voxsrc.command import add_debug_flag, run_command
+from voxsrc.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainer.distributed import World
+    from trainer.recipe import Recipe
+
+MODEL_FOLDER = "model"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, with its help."""
+    parser = argparse.ArgumentParser(
+        prog="trainer",
+        description="Trains a speaker-embedding model on a feature set. Killed at any instant, the same "
+        "command "
+        "continues from the last checkpoint and ends with the same weights, bit for bit. For several "
+        "processes, "
+        "run it by torchrun: torchrun --nproc-per-node 2 -m trainer ...",
+    )
+    parser.add_argument("--version", action="version", version=f"voxsrc {voxsrc.__version__}")
+    parser.add_argument(
+        "--recipe",
+        required=True,
+        metavar="NAME|FILE",
+        help="demo, fast_resnet34_angleproto, resnet34_aam, ecapa_aam, or a YAML file",
+    )
+    parser.add_argument(
+        "--features", required=True, metavar="URI", help="feature set to train on, local or gs://"
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="URI",
+        help="folder of the run: checkpoints, history, model; local or gs://",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace a key of the recipe, such as num_steps=1000 or augment.babble.probability=0.2; may "
+        "be repeated",
+    )
+    parser.add_argument(
+        "--resume",
+        choices=("auto", "must", "never"),
+        default="auto",
+        help="auto (default): continue what --output holds, else begin; must: fail if it holds nothing; "
+        "never: fail if it holds something",
+    )
+    parser.add_argument(
+        "--test-features", metavar="URI", help="feature set of test speakers, for a final report"
+    )
+    parser.add_argument("--test-trials", metavar="URI", help="labelled trials among them")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check recipe and features, say what would be done"
+    )
+    parser.add_argument("--executor-input", metavar="JSON", help=argparse.SUPPRESS)
+    parser.set_defaults(function=_train)
+    add_debug_flag(parser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parsed = build_parser().parse_args(arguments)
+    # Ours only: libraries tell their own insides at this level.
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("trainer").setLevel(logging.INFO)
+    return run_command(parsed.function, parsed)
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    from trainer.devices import chosen_device, prepare_device
+    from trainer.distributed import joined_world
+    from trainer.recipe import Recipe
+
+    if (parsed.test_features is None) != (parsed.test_trials is None):
+        raise ConfigError("--test-features and --test-trials belong together; give both or neither")
+    recipe = Recipe.load(parsed.recipe, parsed.set)
+    device = chosen_device(recipe.device)
+    with joined_world(device.type) as world:
+        device = prepare_device(device, recipe, world)
+        _train_in_world(parsed, recipe, device, world)
+
+
+def _train_in_world(
+    parsed: argparse.Namespace, recipe: "Recipe", device: "torch.device", world: "World"
+) -> None:
+    from trainer.data import DeviceFeatures
+    from trainer.finishing import check_test, finished_model, report_test, write_outputs
+    from trainer.training import Training, train
+
+    say = print if world.is_first else _say_nothing
+    features = DeviceFeatures.open(parsed.features, device, recipe.data, processes_on_node=world.size)
+    if features.manifest.spec.num_mels != recipe.encoder.num_mels:
+        raise ConfigError(
+            f"{parsed.features} has {features.manifest.spec.num_mels} mel bands, the recipe's "
+            "encoder.num_mels is "
+            f"{recipe.encoder.num_mels}; extract features with as many, or --set encoder.num_mels"
+        )
+    training = Training(recipe, features, parsed.features, parsed.output, world)
+    say(features.summary)
+    say(training.describe())
+    check_test(parsed, training)
+    if parsed.dry_run:
+        say("dry run: nothing was written")
+        return
+    _check_resume(parsed)
+    model_uri = storage.join(parsed.output, MODEL_FOLDER)
+    if finished_model(model_uri, training):
+        say(f"{model_uri} is finished already; nothing to do")
+    else:
+        stopped_early = train(training, _run_id(), show_progress=True)
+        if not world.is_first:
+            return
+        write_outputs(model_uri, training, stopped_early=stopped_early)
+        say(f"model: {model_uri}")
+    if world.is_first:
+        report_test(parsed, model_uri, device)
+
+
+def _check_resume(parsed: argparse.Namespace) -> None:
+    from trainer.checkpoint import CheckpointStore
+
+    has_checkpoints = bool(CheckpointStore(parsed.output).entries)
+    if parsed.resume == "must" and not has_checkpoints:
+        raise ConfigError(f"--resume must: {parsed.output} holds no checkpoint to continue from")
+    if parsed.resume == "never" and has_checkpoints:
+        raise ConfigError(f"--resume never: {parsed.output} holds checkpoints; choose another --output")
+
+
+def _run_id() -> str:
+    """Tells this run from others on the same output: the pod's name in a cluster."""
+    return os.environ.get("KFP_POD_NAME") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+
+
+def _say_nothing(text: str) -> None:
+    """What the ranks other than the first say."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The device of a training, and how exactly it computes."""
+
+import os
+
+import torch
+
+from trainer.distributed import World
+from trainer.recipe import Recipe
+from voxsrc.errors import ConfigError
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device that a recipe names; `auto` is a GPU if there is one.
+
+    Raises:
+        ConfigError: If it names a GPU that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                f"device is {name!r}, but torch {torch.__version__} sees no GPU; --set device=cpu, or "
+                "check the "
+                "driver and that this torch was built for CUDA"
+            )
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device is {name!r}; there are {torch.cuda.device_count()} GPUs, from cuda:0 on"
+            )
+    return device
+
+
+def prepare_device(device: torch.device, recipe: Recipe, world: World) -> torch.device:
+    """Settles this rank's GPU and the arithmetic; returns the device with its number.
+
+    Raises:
+        ConfigError: If there are fewer GPUs than ranks on this machine, or the GPU lacks bf16.
+    """
+    if device.type == "cpu":
+        if recipe.precision == "fp16":
+            raise ConfigError("precision is fp16, which needs a GPU; --set precision=fp32 on a CPU")
+        return device
+    if world.size > 1 and world.local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"{world.size} processes, but {torch.cuda.device_count()} GPUs on this machine; "
+            "give torchrun as many --nproc-per-node as there are GPUs"
+        )
+    # A device without a number is none to set_device.
+    device = torch.device("cuda", world.local_rank if world.size > 1 else device.index or 0)
+    torch.cuda.set_device(device)
+    if recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name(device)
+        raise ConfigError(f"precision is bf16, which {name} lacks; --set precision=fp16")
+    # For convolutions only: in the losses' cosines TF32 would cost three digits.
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = not recipe.deterministic
+    if recipe.deterministic:
+        # cuBLAS reads it when it first starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    return device
