@@ -17,8 +17,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python %d.%d is too old: 3.11 or newer is needed" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run-ready: env/requirements-feature-extractor.txt pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --requirement env/requirements-feature-extractor.txt
+RUN_REQUIREMENTS := env/requirements-feature-extractor.txt env/requirements-train.txt
+$(VENV)/.run-ready: $(RUN_REQUIREMENTS) pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet $(addprefix --requirement ,$(RUN_REQUIREMENTS))
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
@@ -26,13 +27,15 @@ $(VENV)/.test-ready: env/requirements-dev.txt $(VENV)/.run-ready
 	$(BIN)/python -m pip install --quiet --requirement env/requirements-dev.txt
 	touch $@
 
-demo: $(VENV)/.run-ready ## run the main job on the bundled real speech
-	components/feature-extractor/run_local.sh --audio data/samples --list data/samples/train_list.txt --output $(DEMO)/features/train
-	components/feature-extractor/run_local.sh --audio data/samples --list data/samples/test_list.txt --output $(DEMO)/features/test
-	@for fold in train test; do \
-	  echo; echo "$(DEMO)/features/$$fold"; \
-	  $(BIN)/voxsrc features verify $(DEMO)/features/$$fold && $(BIN)/voxsrc features info $(DEMO)/features/$$fold || exit 1; \
+demo: $(VENV)/.run-ready ## extract features from the bundled real speech, train on them, print the EER
+	for fold in train test; do \
+	  components/feature-extractor/run_local.sh --audio data/samples --list data/samples/$${fold}_list.txt \
+	    --output $(DEMO)/features/$$fold || exit 1; \
+	  $(BIN)/voxsrc features verify $(DEMO)/features/$$fold || exit 1; \
 	done
+	$(BIN)/voxsrc features info $(DEMO)/features/train
+	components/train/run_local.sh --recipe demo --features $(DEMO)/features/train --output $(DEMO)/training \
+	  --test-features $(DEMO)/features/test --test-trials data/samples/test_trials.txt
 
 test: $(VENV)/.test-ready ## run the default tests (CPU, no network, a few minutes)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(PYTEST_FLAGS)
@@ -40,8 +43,9 @@ test: $(VENV)/.test-ready ## run the default tests (CPU, no network, a few minut
 test-real-speech: $(VENV)/.test-ready ## run the tests on recorded speech
 	$(BIN)/python -m pytest -m real_speech $(PYTEST_FLAGS)
 
-bench: $(VENV)/.test-ready ## measure extraction beside the usual way of doing it (needs ffmpeg and pigz)
-	$(BIN)/python tests/benchmarks/extraction.py --json build/benchmark.json
+bench: $(VENV)/.test-ready ## measure extraction and training beside the usual way (needs ffmpeg and pigz)
+	$(BIN)/python tests/benchmarks/extraction.py --json build/extraction.json
+	$(BIN)/python tests/benchmarks/training.py --json build/training.json
 
 lint: $(VENV)/.test-ready ## ruff, ShellCheck, yamllint
 	$(BIN)/ruff check .

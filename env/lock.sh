@@ -6,8 +6,9 @@ usage() {
   cat <<'TEXT'
 Usage: env/lock.sh [--upgrade] [--check]
 
-Writes env/requirements-<extra>.txt for every extra of pyproject.toml, and
-env/requirements-build.txt for its build system, all with exact versions for
+Writes env/requirements-<extra>.txt for every extra of pyproject.toml,
+env/requirements-pytorch.txt for the base image of those with torch, and
+env/requirements-build.txt for the build system, all with exact versions for
 Python 3.11 on any platform. Versions in the files are kept while they satisfy
 pyproject.toml and env/constraints.txt.
 
@@ -58,7 +59,13 @@ compile dev --extra dev pyproject.toml
 for extra in feature-extractor train evaluate pipelines; do
   compile "$extra" --constraint "$target/requirements-dev.txt" --generate-hashes --extra "$extra" pyproject.toml
 done
-python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' |
+# lines EXPRESSION: prints a list in pyproject.toml, one entry a line.
+lines() {
+  python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb')); print(*$1, sep='\n')"
+}
+lines "(line for line in project['project']['optional-dependencies']['train'] if line.startswith('torch>'))" |
+  compile pytorch --constraint "$target/requirements-dev.txt" --generate-hashes -
+lines "project['build-system']['requires']" |
   compile build --constraint "$target/requirements-dev.txt" --generate-hashes -
 
 if $check; then

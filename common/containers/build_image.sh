@@ -21,11 +21,14 @@ standard error.
   --push                push the commit's tag to the registry, print the digest
   --registry REGISTRY   default: VOXSRC_REGISTRY from the environment or env/cloud.env
   --tag TAG             instead of the commit
+  --variant VARIANT     with this variant of the base image, such as `cpu` of pytorch; the
+                        tags end in -VARIANT
   --wheels DIR          install from this folder of wheels alone, without a network
-                        (the base images are still made with one, if missing);
-                        fill it on Linux with Python 3.11:
+                        (the base images' Debian packages still come through one, if
+                        they are missing); fill it on Linux with Python 3.11:
                           pip download --no-deps --require-hashes --dest DIR
                             -r env/requirements-NAME.txt -r env/requirements-build.txt
+                        (for --variant cpu see common/containers/pytorch/without_cuda.sh)
   --build-arg KEY=VALUE passed on; repeatable (BASE_IMAGE=debian@sha256:… pins the base)
   --no-cache            rebuild everything, the base image too
   -h, --help            this text
@@ -45,6 +48,7 @@ name=''
 push=false
 registry=''
 tag=''
+variant=''
 wheels=''
 build_args=()
 no_cache=()
@@ -53,6 +57,7 @@ while (($#)); do
     --push) push=true; shift ;;
     --registry) registry="${2:?--registry needs a value}"; shift 2 ;;
     --tag) tag="${2:?--tag needs a value}"; shift 2 ;;
+    --variant) variant="${2:?--variant needs a name}"; shift 2 ;;
     --wheels) wheels="${2:?--wheels needs a folder}"; shift 2 ;;
     --build-arg) build_args+=(--build-arg "${2:?--build-arg needs KEY=VALUE}"); shift 2 ;;
     --no-cache) no_cache=(--no-cache); shift ;;
@@ -118,7 +123,7 @@ build() {
 dockerfile="$(dockerfile_of "$name")"
 version="$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml")"
 revision="$(revision_of_tree)"
-tag="${tag:-$revision}"
+tag="${tag:-$revision}${variant:+-$variant}"
 source_url="$(setting VOXSRC_SOURCE_URL)"
 registry="${registry:-$(setting VOXSRC_REGISTRY)}"
 if $push && [[ -z "$registry" ]]; then
@@ -135,19 +140,39 @@ fi
 export DOCKER_BUILDKIT=1
 export BUILDKIT_PROGRESS="${BUILDKIT_PROGRESS:-plain}"
 
+# variable_options DOCKERFILE: adds to `options` the build arguments, not names of base images, that it declares.
+variable_options() {
+  if [[ -n "$variant" ]] && grep -q '^ARG VARIANT=' "$root/$1"; then
+    options+=(--build-arg "VARIANT=$variant")
+  fi
+  if [[ -n "$wheels" ]] && grep -q '^ARG WHEELS_IMAGE=' "$root/$1"; then
+    options+=(--build-arg "WHEELS_IMAGE=$wheels_image")
+  fi
+}
+
+# Prints what names the base image of Dockerfile $1: what it is made from, not the commit, as most commits leave
+# it as it is. A folder of wheels is known by their names and sizes.
+content_of() {
+  local -a files
+  {
+    (cd "$root/${1%/*}" && cat -- *)
+    while read -r -a files; do
+      (cd "$root" && cat -- "${files[@]}")
+    done < <(sed -n 's/^COPY \(env\/.*\) [^ ]*$/\1/p' "$root/$1")
+    printf '%s\n' ${options[@]+"${options[@]/#WHEELS_IMAGE=*/$wheels_content}"} ${build_args[@]+"${build_args[@]}"}
+  } | sha256sum | cut -c 1-12
+}
+
 # base_options NAME: sets `options` to the build arguments that name the base images of NAME, made if missing.
 base_options() {
   local -a collected=()
-  local argument base base_dockerfile content image
+  local argument base base_dockerfile image
   while read -r argument; do
     base="$(tr 'A-Z_' 'a-z-' <<<"${argument%_IMAGE}")"
     base_options "$base"
     base_dockerfile="$(dockerfile_of "$base")"
-    # Named by what it is made from, not by the commit: most commits leave it as it is.
-    content="$(cd "$root/${base_dockerfile%/*}" &&
-      { cat -- *; printf '%s\n' ${options[@]+"${options[@]}"} ${build_args[@]+"${build_args[@]}"}; } |
-      sha256sum | cut -c 1-12)"
-    image="voxsrc-$base:content-$content"
+    variable_options "$base_dockerfile"
+    image="voxsrc-$base:content-$(content_of "$base_dockerfile")"
     if ((${#no_cache[@]})) && [[ " ${rebuilt[*]-} " != *" $image "* ]] ||
       ! "$docker" image inspect "$image" >/dev/null 2>&1; then
       build "$base" "$base_dockerfile" --tag "$image" ${options[@]+"${options[@]}"}
@@ -158,20 +183,23 @@ base_options() {
   options=(${collected[@]+"${collected[@]}"})
 }
 
-rebuilt=()
-base_options "$name"
-
+wheels_image='' wheels_content=''
 if [[ -n "$wheels" ]]; then
   compgen -G "$wheels/*.whl" >/dev/null || die "--wheels $wheels: no wheel there"
+  wheels_content="$(cd "$wheels" && wc -c -- *.whl)"
   wheels_image="voxsrc-wheels:$$"
   trap '"$docker" image rm --force "$wheels_image" >/dev/null 2>&1 || true' EXIT
-  printf 'FROM scratch\nCOPY *.whl /\n' | "$docker" build --file - --tag "$wheels_image" "$wheels" >&2
-  options+=(--build-arg "WHEELS_IMAGE=$wheels_image" --network none)
+  "$docker" build --file - --tag "$wheels_image" "$wheels" >&2 <<<$'FROM scratch\nCOPY *.whl /'
 fi
 
+rebuilt=()
+base_options "$name"
+variable_options "$dockerfile"
+[[ -z "$wheels" ]] || options+=(--network none)
+
 image="voxsrc-$name"
-build "$name" "$dockerfile" --build-arg "VOXSRC_COMMIT=$revision" --tag "$image:$tag" --tag "$image:$version" \
-  ${options[@]+"${options[@]}"}
+build "$name" "$dockerfile" --build-arg "VOXSRC_COMMIT=$revision" \
+  --tag "$image:$tag" --tag "$image:$version${variant:+-$variant}" ${options[@]+"${options[@]}"}
 
 digest='none (not pushed)'
 if $push; then

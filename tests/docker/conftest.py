@@ -6,8 +6,10 @@ VOXSRC_REQUIRE_DOCKER=1 turns the skip into a failure (CI). DOCKER names the cli
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,13 +74,12 @@ def docker() -> Docker:
 
 
 @pytest.fixture(scope="session")
-def build_image(docker: Docker) -> Callable[..., dict[str, str]]:
-    """Builds the feature extractor's image; returns what build_image.sh printed, by its first word."""
+def build(docker: Docker) -> Callable[..., dict[str, str]]:
+    """Builds a component's image; returns what build_image.sh printed, by its first word."""
 
-    def build(*arguments: str | Path) -> dict[str, str]:
-        script = ROOT / "components" / "feature-extractor" / "build_image.sh"
+    def build(component: str, *arguments: str | Path) -> dict[str, str]:
         done = subprocess.run(
-            [script, *arguments],
+            [ROOT / "components" / component / "build_image.sh", *arguments],
             env={**os.environ, "DOCKER": docker.client},
             cwd="/",
             capture_output=True,
@@ -89,6 +90,12 @@ def build_image(docker: Docker) -> Callable[..., dict[str, str]]:
         return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
 
     return build
+
+
+@pytest.fixture(scope="session")
+def build_image(build: Callable[..., dict[str, str]]) -> Callable[..., dict[str, str]]:
+    """Builds the feature extractor's image."""
+    return partial(build, "feature-extractor")
 
 
 @pytest.fixture(scope="session")
@@ -105,3 +112,41 @@ def image(built: dict[str, str]) -> str:
 def confined(docker: Docker, image: str) -> Callable[[Mapping[str, Path]], Container]:
     """The image with these folders mounted: path in the container → folder here."""
     return lambda mounts: Container(docker, image, mounts)
+
+
+@pytest.fixture(scope="session")
+def built_train(
+    build: Callable[..., dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The trainer's image with a CPU build of torch, made from wheels alone.
+
+    VOXSRC_CPU_TORCH names the build as a requirement; pip's own configuration says where it is found.
+    """
+    folder = tmp_path_factory.mktemp("wheels")
+    without_cuda = ROOT / "common/containers/pytorch/without_cuda.sh"
+    requirements = folder / "requirements.txt"
+    with requirements.open("w") as file:
+        subprocess.run([without_cuda, ROOT / "env/requirements-train.txt"], stdout=file, check=True)
+    wheels = folder / "wheels"
+    pinned = ["--require-hashes", f"--requirement={requirements}"]
+    build_system = ["--require-hashes", f"--requirement={ROOT}/env/requirements-build.txt"]
+    for wanted in (pinned, build_system, [os.environ.get("VOXSRC_CPU_TORCH", "torch==2.13.0+cpu")]):
+        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        done = subprocess.run(
+            [*download, f"--dest={wheels}", *wanted], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    built = build("train", "--variant", "cpu", "--wheels", wheels)
+    shutil.rmtree(folder)
+    return built
+
+
+@pytest.fixture(scope="session")
+def train_image(built_train: dict[str, str]) -> str:
+    return f"{built_train['image']}:{built_train['tag']}"
+
+
+@pytest.fixture(scope="session")
+def confined_train(docker: Docker, train_image: str) -> Callable[[Mapping[str, Path]], Container]:
+    """The trainer's image with these folders mounted."""
+    return lambda mounts: Container(docker, train_image, mounts)

@@ -25,6 +25,13 @@ case "$1 $2" in
 esac
 """
 DOCKERFILE = "ARG PYTHON_IMAGE\nARG WHEELS_IMAGE=scratch\nFROM ${PYTHON_IMAGE}\n"
+# A base image on a base image, with variants, wheels, and a file from outside its folder.
+ENGINE = """ARG PYTHON_IMAGE
+ARG WHEELS_IMAGE=scratch
+ARG VARIANT=large
+FROM ${PYTHON_IMAGE}
+COPY env/pins.txt env/more.txt /src/env/
+"""
 
 
 class Checkout:
@@ -165,11 +172,65 @@ def test_wheels_travel_as_an_image_and_cut_the_network(checkout: Checkout, tmp_p
     (tmp_path / "wheels" / "a-1-py3-none-any.whl").touch()
     checkout.calls.unlink()
     checkout.printed("thing", "--wheels", tmp_path / "wheels")
-    _, wheels, build = checkout.recorded("build")
+    wheels, _, build = checkout.recorded("build")
     name = wheels.partition("--tag ")[2].split()[0]
     assert wheels.endswith(str(tmp_path / "wheels"))
     assert f"--build-arg WHEELS_IMAGE={name} --network none" in build
     assert checkout.recorded("image")[-1] == f"image rm --force {name}"
+
+
+@pytest.fixture
+def with_engine(checkout: Checkout) -> Checkout:
+    """`thing` on a base image `engine` that has variants."""
+    (checkout.root / "common/containers/engine").mkdir()
+    (checkout.root / "common/containers/engine/Dockerfile").write_text(ENGINE)
+    (checkout.root / "components/thing/Dockerfile").write_text(DOCKERFILE.replace("PYTHON_", "ENGINE_"))
+    (checkout.root / "env").mkdir()
+    for name in ("pins.txt", "more.txt"):
+        (checkout.root / "env" / name).write_text("a==1\n")
+    return checkout
+
+
+def engine_of(checkout: Checkout, *arguments: str | Path) -> str:
+    """Name of the base image `engine` that a build of `thing` takes."""
+    checkout.calls.unlink(missing_ok=True)
+    checkout.printed("thing", *arguments)
+    return checkout.recorded("build")[-1].partition("--build-arg ENGINE_IMAGE=")[2].split()[0]
+
+
+def test_a_variant_goes_where_it_is_declared_and_into_the_tags(with_engine: Checkout) -> None:
+    commit = with_engine.commit()
+    assert with_engine.printed("thing", "--variant", "small")["tag"] == f"{commit}-small"
+    python, engine, build = with_engine.recorded("build")
+    assert "--build-arg VARIANT=small" in engine
+    assert "VARIANT" not in python + build
+    assert f"--tag voxsrc-thing:{commit}-small --tag voxsrc-thing:1.2.3-small " in build
+    assert engine_of(with_engine, "--variant", "small") != engine_of(with_engine)
+    assert "VARIANT" not in with_engine.calls.read_text()
+
+
+def test_a_base_is_named_by_the_files_that_it_copies(with_engine: Checkout) -> None:
+    before = engine_of(with_engine)
+    (with_engine.root / "env/other.txt").write_text("not copied\n")
+    assert engine_of(with_engine) == before
+    (with_engine.root / "env/more.txt").write_text("a==2\n")
+    assert engine_of(with_engine) != before
+
+
+def test_a_base_takes_the_wheels_and_keeps_the_network(with_engine: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "a-1-py3-none-any.whl").write_bytes(b"1")
+    before = engine_of(with_engine, "--wheels", tmp_path / "wheels")
+    wheels, python, engine, build = with_engine.recorded("build")
+    name = wheels.partition("--tag ")[2].split()[0]
+    assert f"--build-arg WHEELS_IMAGE={name}" in engine
+    assert f"--build-arg WHEELS_IMAGE={name}" in build
+    assert "WHEELS_IMAGE" not in python
+    assert ["--network none" in call for call in (python, engine, build)] == [False, False, True]
+    assert engine_of(with_engine, "--wheels", tmp_path / "wheels") == before, "whatever the wheels' image"
+    (tmp_path / "wheels" / "a-1-py3-none-any.whl").rename(tmp_path / "wheels" / "a-2-py3-none-any.whl")
+    assert engine_of(with_engine, "--wheels", tmp_path / "wheels") != before
+    assert engine_of(with_engine) != before
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,14 @@ from kfp.local import executor_output_utils
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from feature_extractor.cli import build_parser
+from trainer import cli as trainer_cli
+from trainer import launch
 from voxsrc.kfp_output import write_executor_output
 from voxsrc.pipelines import compile as packages
 
 ROOT = Path(__file__).resolve().parents[2]
 FEATURE_EXTRACTOR = "components/feature-extractor/feature_extractor_component.yaml"
+TRAIN = "components/train/train_component.yaml"
 NAMES = sorted(packages.packages())
 
 
@@ -42,6 +45,31 @@ def container_of(name: str) -> dict[str, Any]:
     (executor,) = spec_of(name)["deploymentSpec"]["executors"].values()
     container: dict[str, Any] = executor["container"]
     return container
+
+
+def inputs_of(name: str) -> dict[str, Any]:
+    (component,) = spec_of(name)["components"].values()
+    inputs: dict[str, Any] = component["inputDefinitions"]["parameters"]
+    return inputs
+
+
+def substituted(name: str, given: dict[str, str]) -> list[str]:
+    """The container's arguments as the launcher writes them, with the defaults of inputs not given."""
+    values = dict(given)
+    for parameter, definition in inputs_of(name).items():
+        if definition.get("isOptional"):
+            value = definition["defaultValue"]
+            # The launcher writes a NUMBER_INTEGER without a decimal point.
+            whole = definition["parameterType"] == "NUMBER_INTEGER"
+            values.setdefault(parameter, str(int(value) if whole else value))
+    assert set(values) == set(inputs_of(name))
+    arguments = [
+        re.sub(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}", lambda match: values[match[1]], argument)
+        for argument in container_of(name)["args"]
+    ]
+    assert arguments.count("{{$}}") == 1
+    assert sum("{{" in argument for argument in arguments) == 1
+    return arguments
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,10 +121,11 @@ def test_steps_that_read_buckets_are_not_cached(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_kfp_loads_the_package_and_builds_a_pipeline_on_it(name: str, tmp_path: Path) -> None:
     component = components.load_component_from_file(str(ROOT / name))
+    needed = [name for name, definition in inputs_of(name).items() if not definition.get("isOptional")]
 
     @dsl.pipeline(name="uses-the-component")
-    def pipeline(audio: str, utterance_list: str, output: str, image: str) -> None:
-        task = component(audio=audio, utterance_list=utterance_list, output=output)
+    def pipeline(image: str) -> None:
+        task = component(**{name: f"gs://bucket/{name}" for name in needed})
         task.set_container_image(image)
 
     compiler.Compiler().compile(pipeline, str(tmp_path / "pipeline.yaml"))
@@ -136,25 +165,61 @@ def test_the_component_speaks_the_commands_flags() -> None:
 
 
 def test_the_command_accepts_the_components_defaults_as_the_launcher_writes_them() -> None:
-    spec = spec_of(FEATURE_EXTRACTOR)
-    inputs = spec["components"]["comp-feature-extractor"]["inputDefinitions"]["parameters"]
     values = {"audio": "gs://b/audio.zip", "utterance_list": "gs://b/list.txt", "output": "gs://b/features"}
-    for name, definition in inputs.items():
-        if definition.get("isOptional"):
-            value = definition["defaultValue"]
-            # The launcher writes a NUMBER_INTEGER without a decimal point.
-            values[name] = str(int(value) if definition["parameterType"] == "NUMBER_INTEGER" else value)
-    assert set(values) == set(inputs)
-    arguments = [
-        re.sub(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}", lambda match: values[match[1]], argument)
-        for argument in container_of(FEATURE_EXTRACTOR)["args"]
-    ]
-    assert arguments.count("{{$}}") == 1
-    assert sum("{{" in argument for argument in arguments) == 1
-    parsed = vars(build_parser().parse_args(arguments))
+    parsed = vars(build_parser().parse_args(substituted(FEATURE_EXTRACTOR, values)))
     assert parsed["audio"] == "gs://b/audio.zip"
     assert parsed["output"] == "gs://b/features"
     assert parsed["executor_input"] == "{{$}}"
+
+
+TRAIN_VALUES = {"features": "gs://b/features", "output": "gs://b/run"}
+
+
+def test_the_train_component_speaks_the_launchers_and_the_trainers_flags() -> None:
+    container = container_of(TRAIN)
+    flags = [argument for argument in container["args"] if argument.startswith("--")]
+    known = {
+        option
+        for parser in (launch.build_parser(), trainer_cli.build_parser())
+        for action in parser._actions
+        for option in action.option_strings
+    }
+    assert container["command"] == ["python", "-m", launch.__name__]
+    assert set(flags) <= known
+    assert flags == [
+        "--recipe",
+        "--features",
+        "--output",
+        "--overrides",
+        "--num-processes",
+        "--test-features",
+        "--test-trials",
+        "--executor-input",
+    ]
+
+
+def test_the_trainer_accepts_the_components_defaults_as_the_launcher_writes_them() -> None:
+    line, _ = launch.command(substituted(TRAIN, TRAIN_VALUES))
+    assert line[1:3] == ["-m", "trainer"]
+    parsed = vars(trainer_cli.build_parser().parse_args(line[3:]))
+    assert parsed["recipe"] == "fast_resnet34_angleproto"
+    assert (parsed["features"], parsed["output"]) == ("gs://b/features", "gs://b/run")
+    assert (parsed["test_features"], parsed["test_trials"], parsed["set"]) == (None, None, [])
+    assert parsed["executor_input"] == "{{$}}"
+
+
+def test_the_trainer_gets_all_that_the_component_is_given() -> None:
+    more = {
+        "overrides": "num_steps=10; sampler.crop_frames=300",
+        "num_processes": "8",
+        "test_features": "gs://b/test",
+        "test_trials": "gs://b/trials.txt",
+    }
+    line, _ = launch.command(substituted(TRAIN, TRAIN_VALUES | more))
+    assert line[line.index("--nproc-per-node") + 1] == "8"
+    parsed = vars(trainer_cli.build_parser().parse_args(line[line.index("trainer") + 1 :]))
+    assert (parsed["test_features"], parsed["test_trials"]) == ("gs://b/test", "gs://b/trials.txt")
+    assert parsed["set"] == ["num_steps=10", "sampler.crop_frames=300"]
 
 
 def test_kfp_reads_what_the_helper_writes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The pinned requirements: one file an image, in step with pyproject.toml and with what the tests run on."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def test_every_requirement_of_the_extra_is_pinned_within_its_bounds(extra: str) 
         assert requirement.specifier.contains(version), f"{requirement}: {version}; run env/lock.sh"
 
 
-@pytest.mark.parametrize("image", [*IMAGES, "build"])
+@pytest.mark.parametrize("image", [*IMAGES, "pytorch", "build"])
 def test_an_image_installs_what_the_tests_ran_on_with_hashes(image: str) -> None:
     tested = pins("dev")
     different = {
@@ -56,6 +57,32 @@ def test_an_image_installs_what_the_tests_ran_on_with_hashes(image: str) -> None
 
 def test_the_feature_extractor_has_no_torch() -> None:
     assert not {name for name in pins("feature-extractor") if re.match("torch|nvidia|cuda|triton", name)}
+
+
+def test_torchaudio_is_for_tests_only() -> None:
+    assert "torchaudio" in pins("dev")
+    assert not [image for image in [*IMAGES, "pytorch"] if "torchaudio" in pins(image)]
+
+
+@pytest.mark.parametrize("image", ["train", "evaluate"])
+def test_the_image_with_torch_needs_all_of_its_base_image(image: str) -> None:
+    # In the image they are left out, as the base image has them: in these versions.
+    assert pins("pytorch").items() <= pins(image).items()
+
+
+def test_the_cpu_variant_leaves_out_torch_and_cuda_and_nothing_else() -> None:
+    path = ROOT / "env/requirements-train.txt"
+    done = subprocess.run(
+        [ROOT / "common/containers/pytorch/without_cuda.sh", path], capture_output=True, text=True, check=True
+    )
+    left = dict(re.findall(r"^([a-z0-9.-]+)==([^\s;]+)", done.stdout, re.MULTILINE))
+    out = pins("train").keys() - left.keys()
+    assert {"torch", "triton", "nvidia-cublas", "nvidia-nccl-cu13", "cuda-toolkit"} <= out
+    assert {name for name in out if not name.startswith(("nvidia-", "cuda-"))} == {"torch", "triton"}
+    # An entry's hashes stay and go with it.
+    lines = path.read_text().splitlines()
+    assert set(done.stdout.splitlines()) < set(lines)
+    assert all("--hash=sha256:" in entry for entry in re.split(r"\n(?=[a-z0-9])", done.stdout)[1:])
 
 
 def test_no_file_names_a_package_index() -> None:

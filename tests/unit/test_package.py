@@ -15,12 +15,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
     "voxsrc": ROOT / "common/voxsrc",
     "feature_extractor": ROOT / "components/feature-extractor/src/feature_extractor",
+    "trainer": ROOT / "components/train/src/trainer",
     "voxceleb_data": ROOT / "data/src/voxceleb_data",
 }
 # What a component's code reaches, by the extra that its image installs; `voxceleb_data` needs no extra.
-EXTRAS = {"feature_extractor": "feature-extractor", "voxceleb_data": None}
-# A method that a component never calls imports these, so its image does without.
-OPTIONAL = {("voxsrc.feature_set.reader", "torch")}
+EXTRAS = {"feature_extractor": "feature-extractor", "trainer": "train", "voxceleb_data": None}
+# A method that a component never calls imports these, or says so if they are missing: its image does without.
+OPTIONAL = {("voxsrc.feature_set.reader", "torch"), ("trainer.history", "wandb")}
 
 
 def module_path(name: str) -> Path | None:

@@ -38,6 +38,7 @@ def packages() -> Mapping[str, Any]:
         ) from error
     return {
         "components/feature-extractor/feature_extractor_component.yaml": components.feature_extractor,
+        "components/train/train_component.yaml": components.train,
     }
 
 

@@ -6,8 +6,9 @@ component cannot carry (environment, resources, node selectors, retries) is set 
 
 from kfp import dsl
 
-# Names no registry: a pipeline replaces it by the image that build_image.sh pushed, by digest.
+# They name no registry: a pipeline replaces them by the images that build_image.sh pushed, by digest.
 FEATURE_EXTRACTOR_IMAGE = "voxsrc-feature-extractor:0.1.0"
+TRAIN_IMAGE = "voxsrc-train:0.1.0"
 
 
 @dsl.container_component  # type: ignore[untyped-decorator]  # kfp ships no types
@@ -60,6 +61,53 @@ def feature_extractor(
             speed,
             "--max-rejected",
             max_rejected,
+            "--executor-input",
+            dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER,
+        ],
+    )
+
+
+@dsl.container_component  # type: ignore[untyped-decorator]  # kfp ships no types
+def train(
+    features: str,
+    output: str,
+    metrics: dsl.Output[dsl.Metrics],
+    recipe: str = "fast_resnet34_angleproto",
+    overrides: str = "",
+    num_processes: int = 1,
+    test_features: str = "",
+    test_trials: str = "",
+) -> dsl.ContainerSpec:
+    """Trains a speaker-embedding model on a feature set; a run that was interrupted continues.
+
+    Args:
+        features: Feature set to train on, a path or gs:// URI.
+        output: Folder of the run, a path or gs:// URI that stays the same when the step is retried.
+        metrics: Steps, loss, accuracy and EER of the finished model; the EERs are fractions.
+        recipe: demo, fast_resnet34_angleproto, resnet34_aam, ecapa_aam, or a YAML file's path or gs:// URI.
+        overrides: Keys of the recipe to replace, as in "num_steps=1000; batch_size=128"; empty for none.
+        num_processes: Processes that share each batch; as many as the step has GPUs.
+        test_features: Feature set of test speakers, for a final EER; empty for none.
+        test_trials: Labelled trials among them, a path or gs:// URI; empty for none.
+    """
+    return dsl.ContainerSpec(
+        image=TRAIN_IMAGE,
+        command=["python", "-m", "trainer.launch"],
+        args=[
+            "--recipe",
+            recipe,
+            "--features",
+            features,
+            "--output",
+            output,
+            "--overrides",
+            overrides,
+            "--num-processes",
+            num_processes,
+            "--test-features",
+            test_features,
+            "--test-trials",
+            test_trials,
             "--executor-input",
             dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER,
         ],

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Prints a requirements file without torch and without what only its CUDA build needs.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+Usage: without_cuda.sh REQUIREMENTS
+
+The rest is what an image's CPU variant installs beside a CPU build of torch. To fill a
+folder of wheels for it, on Linux with Python 3.11:
+
+  common/containers/pytorch/without_cuda.sh env/requirements-train.txt >cpu.txt
+  pip download --no-deps --require-hashes --dest DIR -r cpu.txt -r env/requirements-build.txt
+
+and put one CPU wheel of torch beside them (torch-….whl).
+TEXT
+}
+
+case "${1:-}" in -h | --help) usage; exit 0 ;; esac
+(($# == 1)) || { usage >&2; exit 2; }
+
+# An entry begins in the first column; its hashes are indented.
+awk '/^[a-z0-9]/ { keep = !/^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==/ } keep' "$1"
