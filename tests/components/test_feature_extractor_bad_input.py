@@ -95,9 +95,10 @@ def test_too_many_rejected_utterances_are_an_error(
     if code:
         reasons = "1 empty, 1 truncated" if num_bad == 2 else "1 empty"
         assert outcome.error == (
-            f"{num_bad} of {6 + num_bad} utterances were rejected ({reasons}), the first is id0/s/empty.wav "
-            f"(the file has no bytes); they are listed in {output}/rejected.jsonl. Mend or unlist them and run "
-            f"again with --overwrite, or allow them with --max-rejected (now {allowed:g}); what was extracted is kept"
+            f"{num_bad} of {6 + num_bad} utterances were rejected ({reasons}), the first is "
+            f"id0/s/empty.wav (the file has no bytes); they are listed in {output}/rejected.jsonl. "
+            "Mend or unlist them and run again with --overwrite, or allow them with --max-rejected "
+            f"(now {allowed:g}); what was extracted is kept"
         )
 
 

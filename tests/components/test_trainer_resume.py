@@ -1,0 +1,238 @@
+"""Exact resume: however a training is interrupted, it ends as the one that nothing has interrupted."""
+
+import json
+import os
+import random
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from commands import identities
+from training_runs import (
+    AAM,
+    ANGLEPROTO,
+    Result,
+    Trainings,
+    recipe_file,
+    training_arguments,
+    write_speakers,
+)
+from voxsrc import storage
+
+# CI raises it.
+NUM_KILLS = int(os.environ.get("VOXSRC_KILLS", "10"))
+
+# In the order in which one life after the other reaches them.
+PLACES = [
+    ("trainer.training:Training._loss", 1),  # in the first step
+    ("trainer.checkpoint.saver:AsyncSaver.submit", 2),
+    ("trainer.checkpoint.state_file:Snapshot.content", 3),  # in a save, before the file
+    ("trainer.checkpoint.store:CheckpointStore._publish", 3),  # between the file and the pointer
+    ("trainer.checkpoint.store:CheckpointStore._delete_superseded", 3),
+    ("trainer.history:History.write", 1),
+    ("trainer.checkpoint.store:CheckpointStore._read_state", 1),  # in a load
+    ("trainer.state:TrainingState.load", 1),
+    ("trainer.training:Training._loss", 3),  # between forward and backward
+    ("trainer.validation:Validation.equal_error_rate", 1),
+    ("torch.nn.utils:clip_grad_norm_", 1),  # between backward and update
+    ("trainer.validation:Validation.equal_error_rate", 2),
+    ("trainer.validation:Validation.equal_error_rate", 2),
+    ("trainer.training:draw_curves", 1),
+    ("trainer.finishing:write_outputs", 1),
+    ("trainer.finishing:save_model", 1),
+    ("voxsrc.models.stored:write_yaml", 1),  # between weights and description
+    ("trainer.finishing:report_test", 1),
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe, its features, and what a run without interruption makes of them."""
+
+    recipe: str
+    features: str
+    seconds: float
+    result: Result
+
+    def arguments(self, output: str | Path, *more: str) -> list[str]:
+        return training_arguments(self.recipe, self.features, output, *more)
+
+
+@pytest.fixture(scope="module")
+def trainings() -> Iterator[Trainings]:
+    with Trainings() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def cases(trainings: Trainings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+    folder = tmp_path_factory.mktemp("cases")
+    features = write_speakers(folder / "features")
+    noise = write_speakers(folder / "noise", num_speakers=1, first_speaker=90, spread_nat=0.0)
+    augment = {**AAM["augment"], "noise": {"probability": 0.4, "features": noise}}
+    recipes = {
+        "angleproto": recipe_file(folder / "angleproto.yaml", ANGLEPROTO),
+        "aam": recipe_file(folder / "aam.yaml", AAM, augment=augment),
+        "stops early": recipe_file(
+            folder / "stops_early.yaml", AAM, validation={**AAM["validation"], "patience": 1}
+        ),
+    }
+    made = {}
+    for name, recipe in recipes.items():
+        output = folder / f"{name} undisturbed"
+        ended = trainings.run(training_arguments(recipe, features, output))
+        assert ended.succeeded, ended.text
+        made[name] = Case(recipe, features, ended.seconds, Result.of(output))
+    return made
+
+
+def test_the_cases_are_what_they_should_be(cases: dict[str, Case]) -> None:
+    plain, rich, early = cases["angleproto"].result, cases["aam"].result, cases["stops early"].result
+    assert plain.history.count(b'"loss"') == 5
+    assert plain.newest_checkpoint.startswith("step-000000024-")
+    eers = [json.loads(row).get("validation_eer") for row in rich.history.splitlines()]
+    judged = [eer for eer in eers if eer is not None]
+    assert len(judged) == 6
+    assert judged != sorted(judged, reverse=True)  # there is a best one to be remembered
+    assert b'"margin": 0.0' in rich.history
+    assert b'"margin": 0.5' in rich.history
+    assert rich.best_checkpoint
+    assert b"stopped_early: true" in early.description
+    assert b"stopped_early: false" in rich.description
+
+
+@pytest.mark.parametrize(("name", "where"), [("angleproto", "folder"), ("aam", "folder"), ("aam", "bucket")])
+def test_killed_at_random_instants(
+    trainings: Trainings,
+    cases: dict[str, Case],
+    name: str,
+    where: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
+    root = str(tmp_path) if where == "folder" else request.getfixturevalue("bucket")
+    case, chance = cases[name], random.Random(f"{name} {where}")
+    kills = completed = 0
+    while kills < NUM_KILLS or not completed:
+        arguments = case.arguments(storage.join(root, f"run{completed}"))
+        ended = (
+            trainings.run_killed(arguments, chance, 0.6 * case.seconds)
+            if kills < NUM_KILLS
+            else trainings.run(arguments)
+        )
+        if ended.killed:
+            kills += 1
+        else:
+            assert ended.succeeded, ended.text
+            assert Result.of(storage.join(root, f"run{completed}")) == case.result
+            completed += 1
+
+
+def test_killed_at_each_of_the_places_that_matter(
+    trainings: Trainings, cases: dict[str, Case], tmp_path: Path
+) -> None:
+    case, output = cases["aam"], tmp_path / "run"
+    for place, call in PLACES:
+        ended = trainings.run(case.arguments(output), signal_at_call=(place, call, signal.SIGKILL))
+        assert ended.killed, f"{place} was not reached: {ended.text}"
+    assert trainings.run(case.arguments(output)).succeeded
+    assert Result.of(output) == case.result
+
+
+def test_a_finished_run_does_nothing(trainings: Trainings, cases: dict[str, Case], tmp_path: Path) -> None:
+    case, output = cases["angleproto"], tmp_path / "run"
+    assert trainings.run(case.arguments(output)).succeeded
+    before = identities(output)
+    ended = trainings.run(case.arguments(output))
+    assert ended.succeeded
+    assert "finished already" in ended.text
+    assert identities(output) == before
+
+
+def test_killed_between_early_stop_and_export(
+    trainings: Trainings, cases: dict[str, Case], tmp_path: Path
+) -> None:
+    case, output = cases["stops early"], tmp_path / "run"
+    place = ("trainer.finishing:write_outputs", 1, signal.SIGKILL)
+    for _ in range(2):
+        assert trainings.run(case.arguments(output), signal_at_call=place).killed
+        assert not (output / "model").exists()
+    ended = trainings.run(case.arguments(output))
+    assert ended.succeeded, ended.text
+    assert Result.of(output) == case.result
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "removed"])
+def test_a_damaged_newest_checkpoint_falls_back_and_says_so(
+    trainings: Trainings, cases: dict[str, Case], tmp_path: Path, damage: str
+) -> None:
+    case, output = cases["aam"], tmp_path / "run"
+    place = ("trainer.training:Training._loss", 14, signal.SIGKILL)
+    assert trainings.run(case.arguments(output), signal_at_call=place).killed
+    older, newest = sorted((output / "checkpoints").glob("step-*"))[-2:]
+    content = newest.read_bytes()
+    if damage == "flipped":
+        newest.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+    elif damage == "cut":
+        newest.write_bytes(content[:-1])
+    else:
+        newest.unlink()
+    ended = trainings.run(case.arguments(output))
+    assert ended.succeeded, ended.text
+    step = int(older.name.split("-")[1])
+    assert f"checkpoint {newest.name} is damaged" in ended.text
+    assert f"continuing from step {step}" in ended.text
+    assert Result.of(output) == case.result
+
+
+def test_sigterm_saves_and_says_so(trainings: Trainings, cases: dict[str, Case], tmp_path: Path) -> None:
+    case, output = cases["aam"], tmp_path / "run"
+    seldom = ["--set", "checkpoint_interval_s=1000"]
+    for step, call in ((7, 7), (20, 13), (24, 4)):
+        place = ("trainer.training:Training._loss", call, signal.SIGTERM)
+        ended = trainings.run(case.arguments(output, *seldom), signal_at_call=place)
+        assert ended.codes == [1]
+        assert f"error: stopped by SIGTERM after step {step}, which is saved; the same command" in ended.text
+        assert "Traceback" not in ended.text
+    ended = trainings.run(case.arguments(output))
+    assert ended.succeeded, ended.text
+    assert "continuing after step 24 of 24" in ended.text
+    result = Result.of(output)
+    assert result.weights == case.result.weights
+    assert result.history == case.result.history
+
+
+def test_the_history_comes_from_the_checkpoint(
+    trainings: Trainings, cases: dict[str, Case], tmp_path: Path
+) -> None:
+    case, output = cases["angleproto"], tmp_path / "run"
+    for content in (None, b'{"step": 5, "loss": 0.0}\n', b"of an earlier writer that came back\n" * 9):
+        place = ("trainer.training:Training._loss", 6, signal.SIGKILL)
+        assert trainings.run(case.arguments(output), signal_at_call=place).killed
+        history = output / "history.jsonl"
+        history.unlink(missing_ok=True) if content is None else history.write_bytes(content)
+    assert trainings.run(case.arguments(output)).succeeded
+    assert Result.of(output) == case.result
+
+
+def test_how_the_data_are_read_changes_nothing(
+    trainings: Trainings, cases: dict[str, Case], tmp_path: Path
+) -> None:
+    case, output = cases["aam"], tmp_path / "run"
+    other = [
+        "data.placement=mmap",
+        f"data.cache_dir={tmp_path / 'cache'}",
+        "data.prefetch_batches=3",
+        "keep_checkpoints=1",
+        "checkpoint_interval_s=0.05",
+    ]
+    arguments = case.arguments(output, *(text for setting in other for text in ("--set", setting)))
+    place = ("trainer.training:Training._loss", 9, signal.SIGKILL)
+    assert trainings.run(arguments, signal_at_call=place).killed
+    ended = trainings.run(arguments)
+    assert ended.succeeded, ended.text
+    result = Result.of(output)
+    assert (result.weights, result.history) == (case.result.weights, case.result.history)
