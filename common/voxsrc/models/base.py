@@ -4,6 +4,8 @@ Letters, in all of `voxsrc.models`: B batch, C channels, F mel bands or rows tha
 T frames, D embedding.
 """
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -52,9 +54,9 @@ class EmbeddingModel(nn.Module):
             check_features(features, self.num_mels, self.min_frames, type(self).__name__)
         return at_least_float32(self.embed(features))
 
+    @abstractmethod
     def embed(self, features_BFT: Tensor) -> Tensor:
         """What `forward` does to an input that is known to fit: (B, F, T) to (B, D)."""
-        raise NotImplementedError
 
 
 def check_features(features: Tensor, num_mels: int, min_frames: int, reader: str) -> None:

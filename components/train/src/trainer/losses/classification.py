@@ -4,6 +4,7 @@ Weights are drawn from torch's default generator, as those of torch's own layers
 """
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -97,9 +98,9 @@ class _MarginSoftmax(SpeakerLoss):
         nn.init.xavier_normal_(self.weight)
         self.register_buffer("margin", torch.tensor(margin), persistent=False)
 
+    @abstractmethod
     def penalised(self, target_B: Tensor) -> Tensor:
         """The cosines to the own speakers, (B,), with the margin applied."""
-        raise NotImplementedError
 
     def evaluate(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         """See `SpeakerLoss`."""
