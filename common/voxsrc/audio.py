@@ -142,7 +142,8 @@ def _decode_pcm16(data: bytes) -> tuple[Float32Array, int] | None:
                 return None
             count = size // (2 * num_channels) * num_channels
             levels = np.frombuffer(data, "<i2", count, position + 8)
-            samples = np.multiply(levels, np.float32(1.0 / 32_768), dtype=np.float32)
+            samples = levels.astype(np.float32)
+            samples *= np.float32(1.0 / 32_768)
             return np.ascontiguousarray(samples.reshape(-1, num_channels).T), rate_hz
         position += 8 + size + size % 2
     return None
