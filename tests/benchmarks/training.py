@@ -39,7 +39,7 @@ def main() -> None:
     import torch
     from report import table, write_json
     from training_bench import QUICK, TrainingBench, TrainingEffort
-    from training_material import given_corpus, sample_corpus
+    from training_material import Corpus, given_corpus, sample_corpus
 
     torch.set_num_threads(1)
     effort = QUICK if parsed.quick else TrainingEffort()
@@ -50,12 +50,13 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(prefix="voxsrc-benchmark-", dir=parsed.scratch) as scratch:
         folder = Path(scratch)
-        if parsed.features:
-            corpus = given_corpus(parsed.features, parsed.wavs, folder)
-        else:
-            corpus = sample_corpus(_SAMPLES, effort.hours, folder)
-        conditions["num_utterances"] = corpus.num_utterances
-        bench = TrainingBench(machine, corpus, parsed.voxceleb_trainer, folder, effort)
+
+        def make_corpus() -> Corpus:
+            if parsed.features:
+                return given_corpus(parsed.features, parsed.wavs, folder)
+            return sample_corpus(_SAMPLES, effort.hours, folder)
+
+        bench = TrainingBench(machine, make_corpus, parsed.voxceleb_trainer, folder, effort)
         for row in _rows(bench, parsed.only, on):
             print(f"measured: {row.title}", file=sys.stderr, flush=True)
             rows.append(row)
@@ -171,7 +172,7 @@ def _summary(conditions: dict[str, Any]) -> str:
     before, after = conditions["load_average"], conditions["load_average_after"]
     return (
         f"{conditions['cpu']}, {conditions['cores']} core(s), torch {conditions['packages']['torch']}; "
-        f"{conditions['num_utterances']:,} utterances; load average before {before}, after {after}"
+        f"load average before {before}, after {after}"
         + ("; quick: the figures mean nothing" if conditions["quick"] else "")
     )
 

@@ -1,6 +1,8 @@
 """What every row of the training benchmark is given: the material, the peer, and how much to measure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from machine import Machine
@@ -68,17 +70,22 @@ class TrainingBench:
 
     Attributes:
         machine: Where it runs.
-        corpus: What is trained on.
+        make_corpus: Makes what is trained on, when a row first needs it.
         checkout: voxceleb_trainer; None if it was not given.
         scratch: An empty folder, deleted at the end.
         effort: How much to do.
     """
 
     machine: Machine
-    corpus: Corpus
+    make_corpus: Callable[[], Corpus]
     checkout: Path | None
     scratch: Path
     effort: TrainingEffort
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """What is trained on."""
+        return self.make_corpus()
 
     @property
     def has_peer(self) -> bool:

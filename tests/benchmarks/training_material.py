@@ -1,10 +1,12 @@
 """What trainings are measured on: a feature set with the same utterances as wav, or random features."""
 
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from trainer.data import DeviceFeatures
 from voxsrc.corpus import Utterance, write_utterance_list
@@ -18,6 +20,7 @@ VOXCELEB2_UTTERANCES = 1_092_009
 _VOXCELEB2_SPEAKERS = 5994
 _UTTERANCE_FRAMES = 780  # VoxCeleb2's mean
 _SAMPLE_MINUTES = 20.0
+_JOINED_S = 6.0
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,26 @@ def given_corpus(features: str, wavs: Path | None, scratch: Path) -> Corpus:
 
 
 def sample_corpus(samples: Path, hours: float, scratch: Path) -> Corpus:
-    """The bundled speech as wav files and as a feature set, under so many names that it lasts `hours`."""
+    """The bundled speech as wav files and as a feature set, under so many names that it lasts `hours`.
+
+    A speaker's utterances are joined to VoxCeleb's length: whole files are read, whatever the crop is.
+    """
     import ours
-    from material import as_wav, choose, repeated
+    from material import SAMPLE_RATE_HZ, Audio, as_wav, choose, repeated
 
     audio, waveforms = choose(samples, samples / "train_list.txt", _SAMPLE_MINUTES, scratch)
-    # Longer than the caches of a processor, as a real set is.
-    audio = repeated(as_wav(audio, waveforms, scratch / "wavs"), hours, scratch / "repeated")
+    utterances: list[Utterance] = []
+    longer: list[NDArray[np.float32]] = []
+    pairs = zip(audio.utterances, waveforms, strict=True)
+    for speaker, group in groupby(pairs, key=lambda pair: pair[0].speaker_id):
+        whole = np.concatenate([waveform for _, waveform in group])
+        # Every part lasts at least as long; a speaker who has less is left as a whole.
+        for part in np.array_split(whole, max(1, len(whole) // int(_JOINED_S * SAMPLE_RATE_HZ))):
+            utterances.append(Utterance(f"{speaker}/joined/{len(longer):06d}.wav", speaker, "joined"))
+            longer.append(part)
+    joined = Audio(scratch, None, utterances, audio.seconds)
+    # More than the caches of a processor hold, as a real set is.
+    audio = repeated(as_wav(joined, longer, scratch / "wavs"), hours, scratch / "repeated")
     features = scratch / "features"
     ours.extract(audio, features, "--preset", "voxceleb_trainer")
     manifest = read_manifest(str(features))

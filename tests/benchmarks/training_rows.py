@@ -3,7 +3,6 @@
 import json
 import os
 import statistics
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -253,7 +252,7 @@ def _rate(
     reference_is: str,
     target: Target | None,
 ) -> Row:
-    details: Mapping[str, Any] = {"load_average": os.getloadavg()}
+    details = {"load_average": os.getloadavg(), "num_utterances": bench.corpus.num_utterances}
     if theirs is not None:
         return rate_row(
             name,

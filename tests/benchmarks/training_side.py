@@ -42,7 +42,11 @@ class Side:
     ) -> None:
         cores = [machine.core] if one_core else list(machine.cores)
         self._argument = json.dumps({**what, "cores": cores})
-        self._environment = dict(os.environ) if one_core else machine.environment
+        self._environment = {
+            **(os.environ if one_core else machine.environment),
+            # Its own: compiling would otherwise take seconds the first time, and none ever after.
+            "TORCHINDUCTOR_CACHE_DIR": str(log.with_suffix(".inductor")),
+        }
         self._log = log
         self.first: dict[str, Any] = {}
         self.answers: list[dict[str, Any]] = []
@@ -70,6 +74,8 @@ class Side:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
+        if error is None and self._process.returncode:
+            raise self._failure()
 
     def turn(self, repetitions: int) -> Spent:
         """Lets the process work and waits for it.
@@ -87,11 +93,14 @@ class Side:
             line = ""
         if not line:
             self._process.wait()
-            printed = self._log.read_text(errors="replace")[-_LOG_CHARACTERS:]
-            raise SideError(f"{self._argument} ended with {self._process.returncode}: {printed}")
+            raise self._failure()
         answer: dict[str, Any] = json.loads(line)
         self.answers.append(answer)
         return Spent(answer["wall_s"], answer["cpu_s"])
+
+    def _failure(self) -> SideError:
+        printed = self._log.read_text(errors="replace")[-_LOG_CHARACTERS:]
+        return SideError(f"{self._argument} ended with {self._process.returncode}: {printed}")
 
     def _end(self) -> None:
         self._process.communicate()
