@@ -20,8 +20,6 @@ from voxsrc.errors import AudioError
 
 Float32Array = NDArray[np.float32]
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mka")
-
 # The quietest 16-bit sample that is not zero: a recording that never gets above it holds no speech.
 _SILENCE_PEAK = 1.0 / 32_768
 # Lossy decoders overshoot 1.0 by a little; more than this is audio stored on another scale.

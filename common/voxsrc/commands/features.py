@@ -63,6 +63,8 @@ def _info(parsed: argparse.Namespace) -> None:
 
 def summarise(manifest: "Manifest", all_bytes: int) -> dict[str, Any]:
     """The figures that `--json` prints; `bytes` counts shards, index and manifest."""
+    from voxsrc.feature_set.manifest import percent
+
     set_bytes = manifest.stored_bytes + len(manifest.to_json())
     return {
         "num_utterances": manifest.num_utterances,
@@ -73,7 +75,7 @@ def summarise(manifest: "Manifest", all_bytes: int) -> dict[str, Any]:
         "bytes": set_bytes,
         "stored_bytes": all_bytes,
         "pcm16_bytes": manifest.pcm16_bytes,
-        "percent_of_pcm16": 100.0 * set_bytes / manifest.pcm16_bytes if manifest.pcm16_bytes else 0.0,
+        "percent_of_pcm16": percent(set_bytes, manifest.pcm16_bytes),
         "fbank_spec_hash": manifest.spec.hash,
         "fbank_spec": manifest.spec.to_dict(),
         "step_nat": manifest.encoding.step_nat,

@@ -16,6 +16,7 @@ from voxsrc.command import add_debug_flag, cpu_count, run_command
 from voxsrc.errors import ConfigError, NotFoundError
 from voxsrc.feature_set import Manifest, read_manifest
 from voxsrc.feature_set.encoding import DEFAULT_STEP_NAT
+from voxsrc.feature_set.manifest import percent
 from voxsrc.features import PRESETS, FbankSpec, preset
 
 _LOG_INTERVAL_S = 30.0
@@ -348,7 +349,7 @@ def _conclude(parsed: argparse.Namespace, manifest: Manifest) -> None:
     print(
         f"{parsed.output}: {manifest.num_utterances:,} utterances of {manifest.num_speakers:,} speakers, "
         f"{manifest.seconds / 3600:.2f} h, {manifest.stored_bytes / 1e6:.2f} MB "
-        f"({100 * manifest.stored_bytes / manifest.pcm16_bytes:.2f} % of 16-bit PCM), {rejected} rejected"
+        f"({percent(manifest.stored_bytes, manifest.pcm16_bytes):.2f} % of 16-bit PCM), {rejected} rejected"
     )
 
 
@@ -365,7 +366,7 @@ def _write_metrics(executor_input: str | None, manifest: Manifest) -> None:
                 "num_speakers": manifest.num_speakers,
                 "hours": manifest.seconds / 3600,
                 "megabytes": manifest.stored_bytes / 1e6,
-                "percent_of_pcm16": 100 * manifest.stored_bytes / manifest.pcm16_bytes,
+                "percent_of_pcm16": percent(manifest.stored_bytes, manifest.pcm16_bytes),
                 "num_rejected": sum(manifest.num_rejected.values()),
             }
         },
