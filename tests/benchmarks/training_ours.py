@@ -12,7 +12,7 @@ from training_material import synthetic_features
 from trainer.batches import BatchLoader
 from trainer.checkpoint import AsyncSaver, CheckpointStore, SaveReport, SaveSchedule, State, StopRequest
 from trainer.data import DeviceFeatures
-from trainer.devices import chosen_device, prepare_device
+from trainer.devices import chosen_device, keep_freed_memory, prepare_device
 from trainer.distributed import joined_world
 from trainer.meter import Meter
 from trainer.placement import DataConfig
@@ -31,6 +31,7 @@ _NO_END = 10**9
 
 def crops(what: dict[str, Any], turns: "Turns") -> None:
     """Batches of log-mel crops in the training's order, planning included."""
+    keep_freed_memory()  # as any training on the CPU
     data = DataConfig(placement=what["placement"], cache_dir=what["cache"])
     features = DeviceFeatures.open(what["features"], "cpu", data)
     config = SamplerConfig(utterances_per_speaker=2, crop_frames=what["crop_frames"], few_utterances="repeat")

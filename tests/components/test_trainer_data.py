@@ -81,6 +81,17 @@ def test_crops_that_need_not_loop_are_the_same(features: DeviceFeatures, stored:
     assert features.levels(rows[:0], firsts[:0], 5).shape == (0, 5, 40)
 
 
+def test_the_pages_of_later_batches_are_asked_for_in_advance(
+    features: DeviceFeatures, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("os.posix_fadvise", lambda _, begin, size, advice: asked.append(begin))
+    num_mels = features.manifest.spec.num_mels
+    for step, _ in enumerate(BatchLoader(sampler, features).batches(0, 3)):
+        wanted = sampler.batch(step + 2).first_frames * num_mels
+        assert asked[-len(wanted) :] == (wanted.tolist() if features.placement == "mmap" else [])
+
+
 def test_a_whole_utterance_is_read(features: DeviceFeatures, stored: FeatureSet) -> None:
     for row, utterance_id in enumerate(stored.index.utterance_ids):
         np.testing.assert_array_equal(features.utterance(row).numpy(), stored.read(utterance_id))
@@ -217,7 +228,7 @@ def test_an_iterator_that_is_left_early_ends_its_thread(features: DeviceFeatures
 
 def test_an_error_while_preparing_arrives(features: DeviceFeatures, sampler: Sampler) -> None:
     batches = BatchLoader(sampler, features, config=DataConfig(prefetch_batches=2)).batches(-1, 5)
-    with pytest.raises(ValueError, match="counter -1"):
+    with pytest.raises(ValueError, match="step -1"):
         next(batches)
 
 

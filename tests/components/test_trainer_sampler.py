@@ -170,13 +170,20 @@ def test_the_order_of_calls_and_other_objects_change_nothing(group_size: int) ->
         config = SamplerConfig(utterances_per_speaker=group_size)
         return Sampler(utterances_of([5, 9, 4, 7]), config, batch_size=6, seed=seed)
 
-    steps = list(range(40))
+    # Plans are made 64 steps at a time: some steps of five such blocks.
+    steps = [*range(20), *range(55, 75), *range(120, 300, 7)]
     sampler = new()
     forwards = [digest(sampler.batch(step)) for step in steps]
     backwards = [digest(sampler.batch(step)) for step in reversed(steps)]
     fresh = [digest(new().batch(step)) for step in steps]
     assert forwards == backwards[::-1] == fresh
     assert forwards != [digest(new(seed=4).batch(step)) for step in steps]
+
+
+def test_a_negative_step_is_refused() -> None:
+    sampler = group_sampler([5] * 8, 4)
+    with pytest.raises(ValueError, match="step -1"):
+        sampler.batch(-1)
 
 
 def test_another_process_makes_the_same_batch() -> None:

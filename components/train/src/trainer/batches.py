@@ -16,6 +16,9 @@ from trainer.data import DeviceFeatures
 from trainer.placement import DataConfig
 from trainer.sampler import BatchPlan, Sampler
 
+# Batches by which a memory map's pages are asked for in advance.
+_READ_AHEAD = 2
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -86,7 +89,7 @@ class BatchLoader:
         device = features.device
         self._on_cuda = device.type == "cuda"
         if self._depth is None:
-            self._depth = 2 if self._on_cuda or features.placement == "mmap" else 0
+            self._depth = 2 if self._on_cuda else 0
         self._copies = torch.cuda.Stream(device) if self._on_cuda else None  # type: ignore[no-untyped-call]
         sampler.batch(0).for_rank(rank, world_size)
 
@@ -112,9 +115,13 @@ class BatchLoader:
                 for future in pending:
                     future.cancel()
 
+    def _plan(self, step: int) -> BatchPlan:
+        return self._sampler.batch(step).for_rank(self._rank, self._world_size)
+
     def _prepare(self, step: int) -> _Prepared:
         """Plans and gathers; on a GPU beside the training, in a stream of its own."""
-        plan = self._sampler.batch(step).for_rank(self._rank, self._world_size)
+        plan = self._plan(step)
+        self._features.read_ahead(self._plan(step + _READ_AHEAD))
         with torch.cuda.stream(self._copies):  # does nothing for None
             levels = self._features.levels(plan.rows, plan.first_frames, plan.crop_frames)
             labels = torch.from_numpy(plan.labels).to(self._features.device, non_blocking=True)

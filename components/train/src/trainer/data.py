@@ -6,7 +6,7 @@ Transposing for real would take longer than all the rest: for 64 crops of 200 ×
 bytes or 3 ms on floats, after 0.2 ms for gathering and dequantising. Letters: B crops, T frames, F bands.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,9 +19,6 @@ from voxsrc.errors import ConfigError
 from voxsrc.feature_set import FeatureSet, Manifest, read_manifest
 from voxsrc.feature_set.index import UtteranceIndex
 from voxsrc.features import FbankSpec
-
-# A memory map's page faults wait for the disk one after another in one thread, side by side in several.
-_MMAP_THREADS = 8
 
 
 class DeviceFeatures:
@@ -45,6 +42,7 @@ class DeviceFeatures:
         device: torch.device,
         placement: Placement,
         summary: str = "",
+        read_ahead: Callable[[NDArray[np.int64], int], None] | None = None,
     ) -> None:
         self.index = index
         self.manifest = manifest
@@ -52,7 +50,7 @@ class DeviceFeatures:
         self.placement = placement
         self.summary = summary
         self._frames = frames
-        self._pool = ThreadPoolExecutor(_MMAP_THREADS) if placement == "mmap" else None
+        self._read_ahead = read_ahead
 
     @classmethod
     def open(
@@ -96,7 +94,13 @@ class DeviceFeatures:
             f"{_WORDS[placement]} ({why})"
         )
         frames = features.to_torch(device if placement == "gpu" else "cpu")
-        return cls(features.index, features.manifest, frames, device, placement, summary)
+        ahead = features.read_ahead if placement == "mmap" else None
+        return cls(features.index, features.manifest, frames, device, placement, summary, ahead)
+
+    def read_ahead(self, plan: BatchPlan) -> None:
+        """Has a memory map's crops of a later batch fetched from the disk meanwhile."""
+        if self._read_ahead is not None:
+            self._read_ahead(plan.first_frames, plan.crop_frames)
 
     def crops(self, plan: BatchPlan) -> Tensor:
         """The crops of a batch or a share of one: (B, T, F) float32 on the device, in nat."""
@@ -142,21 +146,11 @@ class DeviceFeatures:
         # Pinned memory comes from torch's cache, which gives it out again only when its copy is done.
         levels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         rows = levels.view(len(indices), source.shape[1])
-        if self._pool is None:
-            torch.index_select(source, 0, indices, out=rows)
-        else:
-            parts = zip(rows.chunk(_MMAP_THREADS), indices.chunk(_MMAP_THREADS), strict=True)
-            copies = [self._pool.submit(_select_into, part, source, wanted) for part, wanted in parts]
-            for copy in copies:
-                copy.result()
+        torch.index_select(source, 0, indices, out=rows)
         return levels.to(self.device, non_blocking=True)
 
 
 _WORDS: dict[Placement, str] = {"gpu": "GPU memory", "ram": "RAM", "mmap": "a memory map"}
-
-
-def _select_into(out: Tensor, source: Tensor, indices: Tensor) -> None:
-    torch.index_select(source, 0, indices, out=out)
 
 
 def _windows(frames_TF: Tensor, num_frames: int) -> Tensor:

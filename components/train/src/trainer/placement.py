@@ -28,7 +28,7 @@ class DataConfig:
         placement: `gpu`, `ram` or `mmap`; `auto` takes the first of these that has room.
         gpu_reserve: Share of the whole GPU memory that `auto` leaves to the training itself.
         prefetch_batches: Batches prepared ahead by a thread; 0 prepares each when it is asked for. None
-            is 2 where there is something to wait for (a GPU, or pages of a memory map), else 0.
+            is 2 for a GPU, else 0: a memory map's pages are asked for two batches ahead without a thread.
         cache_dir: Folder of the memory map's file; None is $VOXSRC_CACHE, else ~/.cache/voxsrc.
     """
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,12 @@ from trainer.randomness import RandomStream
 from trainer.utterances import TrainingUtterances, crop_offsets
 from voxsrc.errors import ConfigError
 
+_T = TypeVar("_T")
+
 _EPOCHS_KEPT = 2
+# Batches are planned so many at a time: one alone costs as much as gathering its crops.
+_STEPS_PLANNED = 64
+_PLANS_KEPT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,39 +171,63 @@ class Sampler:
             self.steps_per_epoch = self._epochs.num_batches
             order = self._epochs.batches
         self._order = _Recent(order, _EPOCHS_KEPT)
+        self._plans = _Recent(self._plan, _PLANS_KEPT)
         self._places_in_batch = RandomStream(seed, "places_in_batch")
         self._crop_starts = RandomStream(seed, "crop_starts")
 
     def batch(self, step: int) -> BatchPlan:
-        """The whole batch of global step `step`, from 0. Threads may call it at the same time."""
-        utterances, crop_frames = self.utterances, self.config.crop_frames
-        places = self._places(step)
-        num_frames = utterances.num_frames[places]
-        uniforms = self._crop_starts.uniforms(step, (self.batch_size,))
+        """The whole batch of global step `step`, from 0. Threads may call it at the same time.
+
+        Raises:
+            ValueError: If the step is negative.
+        """
+        if step < 0:
+            raise ValueError(f"step {step}; expected 0 or more")
+        block, place = divmod(step, _STEPS_PLANNED)
+        rows, first_frames, labels = self._plans(block)[:, place]
         return BatchPlan(
             step=step,
-            rows=utterances.rows[places],
-            first_frames=utterances.first_frames[places] + crop_offsets(num_frames, crop_frames, uniforms),
-            labels=utterances.labels[places],
-            crop_frames=crop_frames,
+            rows=rows,
+            first_frames=first_frames,
+            labels=labels,
+            crop_frames=self.config.crop_frames,
             group_size=self.config.utterances_per_speaker,
             batch_size=self.batch_size,
         )
 
-    def _places(self, step: int) -> PlaceArray:
-        """(B,) places in `utterances`."""
-        if isinstance(self._epochs, GroupEpochs):
-            epoch, batch = divmod(step, self.steps_per_epoch)
-            groups: PlaceArray = self._order(epoch)[batch]
-            # A speaker stands in the same row of an epoch's table: without this in the same process, too.
-            places: PlaceArray = groups[self._places_in_batch.permutation(step, len(groups))]
-            return places.reshape(-1)
+    def _plan(self, block: int) -> NDArray[np.int64]:
+        """(3, K, B) rows, first frames and labels of the K successive steps of a block."""
+        utterances, shape = self.utterances, (_STEPS_PLANNED, self.batch_size)
+        places = self._places(block)
+        offsets = crop_offsets(
+            utterances.num_frames[places], self.config.crop_frames, self._crop_starts.uniforms(block, shape)
+        )
+        return np.stack(
+            [utterances.rows[places], utterances.first_frames[places] + offsets, utterances.labels[places]]
+        )
+
+    def _places(self, block: int) -> PlaceArray:
+        """(K, B) places in `utterances` of the steps of a block; epochs may end within it."""
+        if not isinstance(self._epochs, GroupEpochs):
+            count = _STEPS_PLANNED * self.batch_size
+            return self._successive(block * count, count, self._epochs.num_utterances).reshape(
+                _STEPS_PLANNED, -1
+            )
+        groups = self._successive(block * _STEPS_PLANNED, _STEPS_PLANNED, self._epochs.num_batches)
+        # A speaker stands in the same row of an epoch's table: without this in the same process, too.
+        words = self._places_in_batch.words(block, groups.shape[0] * groups.shape[1])
+        shuffled = np.argsort(words.reshape(groups.shape[:2]), axis=1, kind="stable")
+        places: PlaceArray = np.take_along_axis(groups, shuffled[:, :, None], axis=1)
+        return places.reshape(_STEPS_PLANNED, -1)
+
+    def _successive(self, first: int, count: int, epoch_length: int) -> PlaceArray:
+        """Items `first` … of the epochs' orders, one epoch after the other: utterances or whole batches."""
         parts = []
-        position, end = step * self.batch_size, (step + 1) * self.batch_size
-        while position < end:
-            epoch, first = divmod(position, self._epochs.num_utterances)
-            parts.append(self._order(epoch)[first : first + end - position])
-            position += len(parts[-1])
+        end = first + count
+        while first < end:
+            epoch, begin = divmod(first, epoch_length)
+            parts.append(self._order(epoch)[begin : begin + end - first])
+            first += len(parts[-1])
         return np.concatenate(parts)
 
     @cached_property
@@ -269,16 +298,16 @@ class Sampler:
             )
 
 
-class _Recent:
+class _Recent(Generic[_T]):
     """The last few results of a function of one integer; safe between threads."""
 
-    def __init__(self, function: Callable[[int], PlaceArray], num_kept: int) -> None:
+    def __init__(self, function: Callable[[int], _T], num_kept: int) -> None:
         self._function = function
         self._num_kept = num_kept
-        self._results: OrderedDict[int, PlaceArray] = OrderedDict()
+        self._results: OrderedDict[int, _T] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, argument: int) -> PlaceArray:
+    def __call__(self, argument: int) -> _T:
         with self._lock:
             if argument not in self._results:
                 self._results[argument] = self._function(argument)
