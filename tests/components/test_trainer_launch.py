@@ -43,7 +43,7 @@ def test_overrides_come_after_what_is_set_one_by_one() -> None:
 
 
 def test_an_option_with_an_empty_value_is_not_given() -> None:
-    flags = ["--test-features", "", "--output", "o", "--test-trials", "", "--debug"]
+    flags = ["--overrides", "", "--resume", "", "--output", "o", "--set", "", "--debug"]
     line, _ = launch.command(flags)
     assert line[3:] == ["--output", "o", "--debug"]
 
@@ -96,5 +96,5 @@ def test_run_local_shows_its_own_and_the_trainers_help() -> None:
     script = ROOT / "components/train/run_local.sh"
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run([script, "--help"], env=environment, capture_output=True, text=True, check=True)
-    for word in ("run_local.sh --recipe", "--num-processes N", "--overrides TEXT", "--test-trials"):
+    for word in ("run_local.sh --recipe", "--num-processes N", "--overrides TEXT", "--dry-run"):
         assert word in done.stdout

@@ -5,7 +5,6 @@ import io
 import json
 import re
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
-from torch.nn import functional as F
 
 from trainer import cli
 from trainer.checkpoint import CheckpointStore
@@ -25,7 +23,6 @@ from trainer.recipe import Recipe
 from training_runs import AAM, recipe_file, training_arguments, write_speakers
 from voxsrc import storage
 from voxsrc.config import from_mapping
-from voxsrc.feature_set import FeatureSet
 from voxsrc.features import FbankSpec
 from voxsrc.models.stored import load_model
 
@@ -34,13 +31,10 @@ VALIDATION = {"fraction": 0.3, "interval_steps": 4, "crop_frames": 24}
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training with a test report."""
+    """A finished training."""
 
     arguments: list[str]
     output: Path
-    test_features: str
-    trials: list[tuple[int, str, str]]
-    text: str
 
     def again(self, *more: str) -> tuple[int, str, str]:
         text, errors = io.StringIO(), io.StringIO()
@@ -54,23 +48,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("run")
     features = write_speakers(folder / "features")
-    test_features = write_speakers(folder / "test", num_speakers=5, first_speaker=50, frames=(30, 90), seed=1)
-    index = FeatureSet.open(test_features).index
-    pairs = [(a, b) for i, a in enumerate(index.utterance_ids) for b in index.utterance_ids[:i]][::3]
-    trials = [(int(a.split("/")[0] == b.split("/")[0]), a, b) for a, b in pairs]
-    (folder / "trials.txt").write_text("".join(f"{label} {a} {b}\n" for label, a, b in trials))
     recipe = recipe_file(folder / "recipe.yaml", AAM, validation=VALIDATION, onnx="log_mel")
-    test = ["--test-features", test_features, "--test-trials", str(folder / "trials.txt")]
-    made = Run(
-        training_arguments(recipe, features, folder / "output", *test),
-        folder / "output",
-        test_features,
-        trials,
-        "",
-    )
-    code, text, errors = made.again()
+    made = Run(training_arguments(recipe, features, folder / "output"), folder / "output")
+    code, _, errors = made.again()
     assert code == 0, errors
-    return Run(made.arguments, made.output, test_features, trials, text)
+    return made
 
 
 def test_the_model_is_the_one_that_was_trained(run: Run) -> None:
@@ -142,37 +124,6 @@ def test_tensorboard_and_the_plot(run: Run) -> None:
         assert min(image.size) > 400
 
 
-def test_the_test_report_is_right(run: Run) -> None:
-    """Computed again, without the trainer: features read one by one, EER by a sweep over all thresholds."""
-    encoder = load_model(str(run.output / "model")).encoder
-    features = FeatureSet.open(run.test_features)
-    with torch.no_grad():
-        embedded = {
-            name: F.normalize(encoder(torch.from_numpy(read.T[None]))[0], dim=0) for name, read in features
-        }
-    labels = np.array([label for label, _, _ in run.trials])
-    scores = np.array([float(embedded[a] @ embedded[b]) for _, a, b in run.trials])
-    rates = [
-        (float(np.mean(scores[labels == 0] >= at)), float(np.mean(scores[labels == 1] < at)))
-        for at in [np.inf, *sorted(scores, reverse=True)]
-    ]
-    for (fa0, fr0), (fa1, fr1) in pairwise(rates):
-        if fa1 >= fr1:
-            part = (fr0 - fa0) / ((fr0 - fa0) - (fr1 - fa1))
-            expected = 100 * (fa0 + part * (fa1 - fa0))
-            break
-    [line] = [line for line in run.text.splitlines() if line.startswith("test EER")]
-    found = re.fullmatch(
-        r"test EER ([\d.]+) % \(95 % interval over speakers ([\d.]+) to ([\d.]+)\), (\d+) trials", line
-    )
-    assert found is not None
-    eer, low, high, count = map(float, found.groups())
-    assert eer == pytest.approx(expected, abs=0.006)
-    assert low <= eer <= high
-    assert low < high
-    assert count == len(run.trials)
-
-
 def test_figures_for_kubeflow(run: Run, tmp_path: Path) -> None:
     """A finished run reports again: the step that is repeated has the same outputs."""
     executor_output = tmp_path / "executor_output.json"
@@ -187,65 +138,9 @@ def test_figures_for_kubeflow(run: Run, tmp_path: Path) -> None:
     code, text, errors = run.again("--executor-input", json.dumps(message))
     assert code == 0, errors
     assert "finished already" in text
-    assert [line for line in text.splitlines() if line.startswith("test EER")] == [
-        line for line in run.text.splitlines() if line.startswith("test EER")
-    ]
     metrics = json.loads(executor_output.read_text())["artifacts"]["metrics"]["artifacts"][0]["metadata"]
     assert metrics["steps"] == 24
-    assert 0 <= metrics["test_eer"] <= 1
     assert {"loss", "accuracy", "validation_eer", "best_validation_eer"} < metrics.keys()
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ("id050/s0/0.wav id051/s0/0.wav\n", "has no labels"),
-        ("1 id050/s0/0.wav id050/s0/nothing.wav\n", "the first is id050/s0/nothing.wav"),
-        ("1 id050/s0/0.wav\n", ":1"),
-    ],
-)
-def test_trials_that_cannot_be_scored(run: Run, tmp_path: Path, lines: str, message: str) -> None:
-    (tmp_path / "trials.txt").write_text(lines)
-    code, _, errors = run.again("--test-trials", str(tmp_path / "trials.txt"))
-    assert code == 1
-    assert f"error: {tmp_path / 'trials.txt'}" in errors
-    assert message in errors
-
-
-def test_test_features_of_another_spec(run: Run, tmp_path: Path) -> None:
-    other = write_speakers(tmp_path / "other", num_speakers=2, spec=FbankSpec(hop_ms=12.5))
-    code, _, errors = run.again("--test-features", other)
-    assert code == 1
-    assert f"error: {other} has other features than asked for: hop_ms is 12.5, expected 10.0" in errors
-
-
-def test_utterances_too_short_for_the_model(run: Run, tmp_path: Path) -> None:
-    short = write_speakers(tmp_path / "short", num_speakers=2, frames=(4, 8))
-    (tmp_path / "trials.txt").write_text("1 id000/s0/0.wav id000/s1/1.wav\n0 id000/s0/0.wav id001/s0/0.wav\n")
-    code, _, errors = run.again("--test-features", short, "--test-trials", str(tmp_path / "trials.txt"))
-    assert code == 1
-    assert "names 3 utterances of less than 9 frames" in errors
-    assert "the first is id000/s0/0.wav" in errors
-
-
-def test_a_test_of_known_speakers_is_warned_of(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    assert run.again()[0] == 0
-    assert "test speakers" not in caplog.text
-    features = run.arguments[run.arguments.index("--features") + 1]
-    trials = Path(features).parent / "known.txt"
-    trials.write_text("1 id000/s0/0.wav id000/s1/1.wav\n0 id000/s0/0.wav id001/s0/0.wav\n")
-    assert run.again("--test-features", features, "--test-trials", str(trials))[0] == 0
-    assert "2 of the test speakers are in the training features, too, the first is id000" in caplog.text
-
-
-def test_trials_need_features_and_the_other_way_round(run: Run) -> None:
-    end = run.arguments.index("--test-features")
-    only_trials = Run(
-        [*run.arguments[:end], *run.arguments[end + 2 :]], run.output, run.test_features, run.trials, ""
-    )
-    code, _, errors = only_trials.again()
-    assert code == 1
-    assert "error: --test-features and --test-trials belong together" in errors
 
 
 def test_all_of_it_in_a_bucket(run: Run, bucket: str, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ PLACES = [
     ("trainer.finishing:write_outputs", 1),
     ("trainer.finishing:save_model", 1),
     ("voxsrc.models.stored:write_yaml", 1),  # between weights and description
-    ("trainer.finishing:report_test", 1),
+    ("trainer.finishing:report", 1),
 ]
 
 

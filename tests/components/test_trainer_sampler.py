@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.epochs import GroupEpochs
-from trainer.randomness import RandomStream, integers_below
 from trainer.sampler import BatchPlan, Sampler, SamplerConfig
 from trainer.utterances import TrainingUtterances
 from voxsrc.errors import ConfigError
 from voxsrc.feature_set.index import UtteranceIndex
+from voxsrc.randomness import RandomStream, integers_below
 
 IN_A_NEW_PROCESS = """
 import numpy as np

@@ -192,8 +192,6 @@ def test_the_train_component_speaks_the_launchers_and_the_trainers_flags() -> No
         "--output",
         "--overrides",
         "--num-processes",
-        "--test-features",
-        "--test-trials",
         "--executor-input",
     ]
 
@@ -204,7 +202,7 @@ def test_the_trainer_accepts_the_components_defaults_as_the_launcher_writes_them
     parsed = vars(trainer_cli.build_parser().parse_args(line[3:]))
     assert parsed["recipe"] == "fast_resnet34_angleproto"
     assert (parsed["features"], parsed["output"]) == ("gs://b/features", "gs://b/run")
-    assert (parsed["test_features"], parsed["test_trials"], parsed["set"]) == (None, None, [])
+    assert parsed["set"] == []
     assert parsed["executor_input"] == "{{$}}"
 
 
@@ -212,13 +210,10 @@ def test_the_trainer_gets_all_that_the_component_is_given() -> None:
     more = {
         "overrides": "num_steps=10; sampler.crop_frames=300",
         "num_processes": "8",
-        "test_features": "gs://b/test",
-        "test_trials": "gs://b/trials.txt",
     }
     line, _ = launch.command(substituted(TRAIN, TRAIN_VALUES | more))
     assert line[line.index("--nproc-per-node") + 1] == "8"
     parsed = vars(trainer_cli.build_parser().parse_args(line[line.index("trainer") + 1 :]))
-    assert (parsed["test_features"], parsed["test_trials"]) == ("gs://b/test", "gs://b/trials.txt")
     assert parsed["set"] == ["num_steps=10", "sampler.crop_frames=300"]
 
 

@@ -75,20 +75,16 @@ def train(
     recipe: str = "fast_resnet34_angleproto",
     overrides: str = "",
     num_processes: int = 1,
-    test_features: str = "",
-    test_trials: str = "",
 ) -> dsl.ContainerSpec:
     """Trains a speaker-embedding model on a feature set; a run that was interrupted continues.
 
     Args:
         features: Feature set to train on, a path or gs:// URI.
         output: Folder of the run, a path or gs:// URI that stays the same when the step is retried.
-        metrics: Steps, loss, accuracy and EER of the finished model; the EERs are fractions.
+        metrics: Steps, loss, accuracy and validation EER (a fraction) of the finished model.
         recipe: demo, fast_resnet34_angleproto, resnet34_aam, ecapa_aam, or a YAML file's path or gs:// URI.
         overrides: Keys of the recipe to replace, as in "num_steps=1000; batch_size=128"; empty for none.
         num_processes: Processes that share each batch; as many as the step has GPUs.
-        test_features: Feature set of test speakers, for a final EER; empty for none.
-        test_trials: Labelled trials among them, a path or gs:// URI; empty for none.
     """
     return dsl.ContainerSpec(
         image=TRAIN_IMAGE,
@@ -104,10 +100,6 @@ def train(
             overrides,
             "--num-processes",
             num_processes,
-            "--test-features",
-            test_features,
-            "--test-trials",
-            test_trials,
             "--executor-input",
             dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER,
         ],

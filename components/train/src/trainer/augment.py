@@ -19,9 +19,9 @@ from trainer.augment_config import ENVIRONMENTS, AugmentConfig, SpecAugmentConfi
 from trainer.data import DeviceFeatures
 from trainer.noise import Babble, NoiseSource, Recordings
 from trainer.placement import DataConfig
-from trainer.randomness import RandomStream, between, integers_below
 from trainer.sampler import BatchPlan
 from trainer.utterances import TrainingUtterances
+from voxsrc.randomness import RandomStream, between, integers_below
 
 _ADDITIVE = ("noise", "music", "babble")
 _INDEPENDENT = ("gain", "gaussian", "spec_augment")

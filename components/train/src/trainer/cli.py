@@ -28,10 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trainer",
         description="Trains a speaker-embedding model on a feature set. Killed at any instant, the same "
-        "command "
-        "continues from the last checkpoint and ends with the same weights, bit for bit. For several "
-        "processes, "
-        "run it by torchrun: torchrun --nproc-per-node 2 -m trainer ...",
+        "command continues from the last checkpoint and ends with the same weights, bit for bit. For several "
+        "processes, run it by torchrun: torchrun --nproc-per-node 2 -m trainer ...",
     )
     parser.add_argument("--version", action="version", version=f"voxsrc {voxsrc.__version__}")
     parser.add_argument(
@@ -65,10 +63,6 @@ def build_parser() -> argparse.ArgumentParser:
         "never: fail if it holds something",
     )
     parser.add_argument(
-        "--test-features", metavar="URI", help="feature set of test speakers, for a final report"
-    )
-    parser.add_argument("--test-trials", metavar="URI", help="labelled trials among them")
-    parser.add_argument(
         "--dry-run", action="store_true", help="check recipe and features, say what would be done"
     )
     parser.add_argument("--executor-input", metavar="JSON", help=argparse.SUPPRESS)
@@ -91,8 +85,6 @@ def _train(parsed: argparse.Namespace) -> None:
     from trainer.distributed import joined_world
     from trainer.recipe import Recipe
 
-    if (parsed.test_features is None) != (parsed.test_trials is None):
-        raise ConfigError("--test-features and --test-trials belong together; give both or neither")
     recipe = Recipe.load(parsed.recipe, parsed.set)
     device = chosen_device(recipe.device)
     with joined_world(device.type) as world:
@@ -104,7 +96,7 @@ def _train_in_world(
     parsed: argparse.Namespace, recipe: "Recipe", device: "torch.device", world: "World"
 ) -> None:
     from trainer.data import DeviceFeatures
-    from trainer.finishing import check_test, finished_model, report_test, write_outputs
+    from trainer.finishing import finished_model, report, write_outputs
     from trainer.training import Training, train
 
     say = print if world.is_first else _say_nothing
@@ -112,13 +104,12 @@ def _train_in_world(
     if features.manifest.spec.num_mels != recipe.encoder.num_mels:
         raise ConfigError(
             f"{parsed.features} has {features.manifest.spec.num_mels} mel bands, the recipe's "
-            "encoder.num_mels is "
-            f"{recipe.encoder.num_mels}; extract features with as many, or --set encoder.num_mels"
+            f"encoder.num_mels is {recipe.encoder.num_mels}; extract features with as many, "
+            "or --set encoder.num_mels"
         )
     training = Training(recipe, features, parsed.features, parsed.output, world)
     say(features.summary)
     say(training.describe())
-    check_test(parsed, training)
     if parsed.dry_run:
         say("dry run: nothing was written")
         return
@@ -133,7 +124,7 @@ def _train_in_world(
         write_outputs(model_uri, training, stopped_early=stopped_early)
         say(f"model: {model_uri}")
     if world.is_first:
-        report_test(parsed, model_uri, device)
+        report(parsed.executor_input, model_uri)
 
 
 def _check_resume(parsed: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ Letters: U utterances, S speakers, K batches in an epoch, N speakers in a batch,
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.randomness import RandomStream
+from voxsrc.randomness import RandomStream
 
 # Utterances as their place in `TrainingUtterances`: half the memory of int64, enough for 2 billion.
 PlaceArray = NDArray[np.int32]

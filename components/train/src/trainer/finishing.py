@@ -1,30 +1,21 @@
-"""What a training leaves: the model's folder, and a report on test speakers if asked for."""
+"""What a training leaves: the model's folder."""
 
-import argparse
-import logging
 import os
 
 import torch
 
 import voxsrc
-from trainer.data import DeviceFeatures
 from trainer.recipe import differing_keys
 from trainer.training import Training, TrainingError
-from trainer.validation import rows_of_trials, test_trials
 from voxsrc import storage
-from voxsrc.corpus import read_trials
 from voxsrc.errors import NotFoundError
-from voxsrc.feature_set import FeatureSet
 from voxsrc.models.onnx_export import to_onnx
 from voxsrc.models.stored import (
     ONNX_NAME,
     ModelDescription,
-    load_model,
     read_description,
     save_model,
 )
-
-_log = logging.getLogger("trainer")
 
 
 def finished_model(model_uri: str, training: Training) -> bool:
@@ -78,43 +69,10 @@ def write_outputs(model_uri: str, training: Training, *, stopped_early: bool) ->
     save_model(model_uri, encoder, description)
 
 
-def check_test(parsed: argparse.Namespace, training: Training) -> None:
-    """Finds before a long training what would spoil the report after it.
-
-    Raises:
-        FeatureSetError: If the test features were made with another spec than the training features.
-        CorpusError: If the trials cannot be scored with them.
-        StorageError: If they cannot be read.
-    """
-    if parsed.test_trials is None:
-        return
-    index = FeatureSet.open(parsed.test_features, spec=training.features.manifest.spec).index
-    rows = rows_of_trials(
-        read_trials(parsed.test_trials), index, parsed.test_trials, training.state.encoder.min_frames
-    )
-    seen = {index.speaker_ids[row] for row in rows.values()} & set(training.features.index.speaker_ids)
-    if seen and training.world.is_first:
-        _log.warning(
-            "%d of the test speakers are in the training features, too, the first is %s: the test EER says "
-            "little about strangers",
-            len(seen),
-            min(seen),
-        )
-
-
-def report_test(parsed: argparse.Namespace, model_uri: str, device: torch.device) -> None:
-    """Prints the EER on test trials, if they were given, and hands all figures to Kubeflow, if it asks."""
-    metrics = {name: float(value) for name, value in read_description(model_uri).metrics.items()}
-    if parsed.test_trials is not None:
-        model = load_model(model_uri, device)
-        features = DeviceFeatures.open(parsed.test_features, device, spec=model.description.spec)
-        result = test_trials(model.encoder, features, read_trials(parsed.test_trials), parsed.test_trials)
-        print(
-            f"test EER {100 * result.equal_error_rate:.2f} % (95 % interval over speakers "
-            f"{100 * result.low:.2f} to {100 * result.high:.2f}), {result.num_trials:,} trials"
-        )
-        metrics["test_eer"] = result.equal_error_rate
-    if parsed.executor_input:
+def report(executor_input: str | None, model_uri: str) -> None:
+    """Hands the model's figures to Kubeflow, if it asks for them."""
+    if executor_input:
         from voxsrc.kfp_output import write_executor_output
 
-        write_executor_output(parsed.executor_input, metrics={"metrics": metrics})
+        metrics = {name: float(value) for name, value in read_description(model_uri).metrics.items()}
+        write_executor_output(executor_input, metrics={"metrics": metrics})

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from trainer.data import DeviceFeatures
 from trainer.placement import DataConfig
-from trainer.randomness import integers_below
 from trainer.utterances import TrainingUtterances, crop_offsets
 from voxsrc.corpus import base_speaker
 from voxsrc.errors import ConfigError, FeatureSetError
 from voxsrc.features import FbankSpec
+from voxsrc.randomness import integers_below
 
 
 class NoiseSource(Protocol):

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.epochs import GroupEpochs, PlaceArray, UtteranceEpochs
-from trainer.randomness import RandomStream
 from trainer.utterances import TrainingUtterances, crop_offsets
 from voxsrc.errors import ConfigError
+from voxsrc.randomness import RandomStream
 
 _T = TypeVar("_T")
 

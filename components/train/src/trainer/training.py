@@ -69,6 +69,9 @@ class Training:
         features_uri: Where they came from.
         output_uri: Folder of the run.
         world: This process among all.
+
+    Attributes:
+        held_out: The speakers left for validation.
     """
 
     recipe: Recipe
@@ -91,7 +94,7 @@ class Training:
                     "validation.fraction to 0"
                 ) from error
         self.utterances = TrainingUtterances.of(index, training_speakers)
-        self._held_out = held_out
+        self.held_out = held_out
         self.sampler = self._sampler(recipe.sampler.crop_frames)
         self.recipe = recipe = recipe.with_steps(self.sampler.steps_per_epoch)
         check_divisible(recipe.batch_size, recipe.sampler.utterances_per_speaker, self.world)
@@ -130,7 +133,7 @@ class Training:
         encoder = self.state.encoder
         num_parameters = sum(parameter.numel() for parameter in encoder.parameters())
         held_out = (
-            f"{len(self._held_out)} speakers held out for validation" if self._held_out else "no validation"
+            f"{len(self.held_out)} speakers held out for validation" if self.held_out else "no validation"
         )
         return (
             f"{self.recipe.encoder.name}, {num_parameters:,} parameters, {self.recipe.loss.name} loss, "
@@ -145,10 +148,9 @@ class Training:
     @cached_property
     def validation(self) -> Validation | None:
         """The held-out speakers' trials; None without."""
-        if not self._held_out:
+        if not self.held_out:
             return None
-        held_out = TrainingUtterances.of(self.features.index, self._held_out)
-        return Validation(self.features, held_out, self.recipe.validation)
+        return Validation(self.features, self.held_out, self.recipe.validation)
 
     @cached_property
     def augmenter(self) -> Augmenter:
@@ -284,7 +286,7 @@ class Training:
 
     def _validates(self, step: int) -> bool:
         interval = self.recipe.validation.interval_steps or self.sampler.steps_per_epoch
-        return bool(self._held_out) and (step % interval == 0 or step == self.num_steps)
+        return bool(self.held_out) and (step % interval == 0 or step == self.num_steps)
 
     def _check_finite(self) -> None:
         bad_step = int(self.state.progress.first_bad_step)

@@ -7,9 +7,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.randomness import integers_below
 from voxsrc.errors import ConfigError
 from voxsrc.feature_set.index import UtteranceIndex
+from voxsrc.randomness import integers_below
 
 _NAMED = 5
 

@@ -1,0 +1,83 @@
+"""Trials among training speakers who are held out: models are chosen and scores calibrated on these.
+
+They are a function of the feature set and the recipe's `validation.fraction`, so that whoever has both finds
+the speakers that a model never saw. Letters: U utterances, N trials.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxsrc.errors import CorpusError
+from voxsrc.feature_set.index import UtteranceIndex
+from voxsrc.randomness import RandomStream
+
+# Trials are chosen by this seed, not the recipe's, so that runs with other seeds can be compared.
+_SEED = 0
+
+MAX_UTTERANCES = 2_000
+MAX_TRIALS = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutTrials:
+    """As many target as non-target pairs of the utterances of some speakers, always the same.
+
+    Attributes:
+        rows: (U,) int64, the utterances' rows in the feature set's index, ascending.
+        speaker_ids: U speakers.
+        first: (N,) int64, places in `rows`.
+        second: (N,) int64, places in `rows`.
+        labels: (N,) int8, 1 for the same speaker.
+    """
+
+    rows: NDArray[np.int64]
+    speaker_ids: list[str]
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    labels: NDArray[np.int8]
+
+    @classmethod
+    def of(
+        cls,
+        index: UtteranceIndex,
+        speaker_ids: Iterable[str],
+        *,
+        max_utterances: int = MAX_UTTERANCES,
+        max_trials: int = MAX_TRIALS,
+    ) -> Self:
+        """The trials of these speakers (`voxsrc.corpus.split_speakers` makes the choice).
+
+        Args:
+            index: Utterances of the feature set.
+            speaker_ids: The held-out speakers.
+            max_utterances: At most so many utterances, chosen by hash.
+            max_trials: At most so many target trials and as many non-target trials.
+
+        Raises:
+            CorpusError: If their utterances make no trials of both kinds.
+        """
+        wanted = sorted(set(speaker_ids))
+        found = np.flatnonzero(np.isin(np.array(index.speaker_ids, dtype=np.str_), wanted))
+        order = RandomStream(_SEED, "validation_utterances").permutation(0, len(found))
+        rows = found[np.sort(order[:max_utterances])]
+        speakers = [index.speaker_ids[row] for row in rows]
+        _, codes = np.unique(np.array(speakers, dtype=np.str_), return_inverse=True)
+        first, second = np.triu_indices(len(rows), k=1)
+        is_target = codes[first] == codes[second]
+        num_each = min(max_trials, int(is_target.sum()), int((~is_target).sum()))
+        if not num_each:
+            raise CorpusError(
+                f"the {len(rows)} held-out utterances of {len(wanted)} speakers make no trials of both "
+                "kinds; raise validation.fraction, or set it to 0 to train without validation"
+            )
+        parts = []
+        for counter, kind in enumerate((is_target, ~is_target)):
+            places = np.flatnonzero(kind)
+            order = RandomStream(_SEED, "validation_trials").permutation(counter, len(places))
+            parts.append(np.sort(places[order[:num_each]]))
+        chosen = np.concatenate(parts)
+        return cls(rows, speakers, first[chosen], second[chosen], is_target[chosen].astype(np.int8))
