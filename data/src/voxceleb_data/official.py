@@ -1,8 +1,9 @@
 """The names, checksums and sizes under which VoxCeleb's archives and lists are published."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+
+from voxsrc.trial_lists import TRIAL_LISTS, OfficialList
 
 
 @dataclass(frozen=True)
@@ -34,33 +35,6 @@ class Archive:
     def files(self, *, joined: bool) -> tuple[OfficialFile, ...]:
         """What to fetch: the parts, or with `joined` the one zip."""
         return (self.joined,) if joined and self.joined else self.parts
-
-
-@dataclass(frozen=True)
-class OfficialList:
-    """A trial list or utterance list as published.
-
-    Attributes:
-        name: How the commands call it.
-        file_name: The published name, below a base URL.
-        output_name: The name under which it is kept, which tells cleaned from original.
-        kind: `trials` has lines `1|0 path path`, `utterances` has `speaker path`.
-        num_lines: Number of lines, as published.
-        num_targets: Number of lines with label 1, as published (trials only).
-        md5: MD5 of the file, or None where nobody published one.
-        md5_sources: How many independent projects publish that MD5. With one, the counts decide.
-        note: What is in it, for the reader of the output.
-    """
-
-    name: str
-    file_name: str
-    output_name: str
-    kind: Literal["trials", "utterances"]
-    num_lines: int
-    num_targets: int = 0
-    md5: str | None = None
-    md5_sources: int = 0
-    note: str = field(default="", kw_only=True)
 
 
 # MD5s of parts and of the joined zips: lists/fileparts.txt and lists/files.txt of clovaai/voxceleb_trainer,
@@ -132,89 +106,17 @@ LIST_BASE_URLS = (
     "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/",
 )
 
-# Counts of trials and targets: examples/voxceleb/README.md of PaddlePaddle/PaddleSpeech.
-# MD5s: dataset/voxceleb/voxceleb1.py of PaddlePaddle/PaddleSpeech (at 2ad3a819) for all six; the three
-# cleaned ones again in mrouvier/kiwano's download of VoxCeleb1, and the original O in its and lhotse's
-# handling of openslr.org/49 (voxceleb1_test_v2.txt). E and H original have the first source alone.
 # For VoxCeleb2's train_list.txt nobody is known to publish a checksum.
 LISTS = MappingProxyType(
     {
-        official.name: official
-        for official in (
-            OfficialList(
-                "vox1-O",
-                "veri_test2.txt",
-                "vox1-O-cleaned.txt",
-                "trials",
-                37_611,
-                18_802,
-                "b73110731c9223c1461fe49cb48dddfc",
-                2,
-                note="VoxCeleb1-O, cleaned",
-            ),
-            OfficialList(
-                "vox1-O-original",
-                "veri_test.txt",
-                "vox1-O-original.txt",
-                "trials",
-                37_720,
-                18_860,
-                "29fc7cc1c5d59f0816dc15d6e8be60f7",
-                2,
-                note="VoxCeleb1-O, original (before the labels were cleaned)",
-            ),
-            OfficialList(
-                "vox1-E",
-                "list_test_all2.txt",
-                "vox1-E-cleaned.txt",
-                "trials",
-                579_818,
-                289_921,
-                "a53e059deb562ffcfc092bf5d90d9f3a",
-                2,
-                note="VoxCeleb1-E, cleaned",
-            ),
-            OfficialList(
-                "vox1-E-original",
-                "list_test_all.txt",
-                "vox1-E-original.txt",
-                "trials",
-                581_480,
-                290_743,
-                "b9ecf7aa49d4b656aa927a8092844e4a",
-                1,
-                note="VoxCeleb1-E, original (before the labels were cleaned)",
-            ),
-            OfficialList(
-                "vox1-H",
-                "list_test_hard2.txt",
-                "vox1-H-cleaned.txt",
-                "trials",
-                550_894,
-                275_488,
-                "857790e09d579a68eb2e339a090343c8",
-                2,
-                note="VoxCeleb1-H, cleaned",
-            ),
-            OfficialList(
-                "vox1-H-original",
-                "list_test_hard.txt",
-                "vox1-H-original.txt",
-                "trials",
-                552_536,
-                276_270,
-                "21c341b6b2168eea2634df0fb4b8fff1",
-                1,
-                note="VoxCeleb1-H, original (before the labels were cleaned)",
-            ),
-            OfficialList(
-                "vox2-dev-utterances",
-                "train_list.txt",
-                "vox2-dev-utterances.txt",
-                "utterances",
-                1_092_009,
-                note="all utterances of VoxCeleb2 dev; it names .wav where the archive has .m4a",
-            ),
-        )
+        **TRIAL_LISTS,
+        "vox2-dev-utterances": OfficialList(
+            "vox2-dev-utterances",
+            "train_list.txt",
+            "vox2-dev-utterances.txt",
+            "utterances",
+            1_092_009,
+            note="all utterances of VoxCeleb2 dev; it names .wav where the archive has .m4a",
+        ),
     }
 )

@@ -5,10 +5,11 @@ import re
 import time
 from collections.abc import Callable, Sequence
 
-from voxceleb_data.official import LIST_BASE_URLS, OfficialList
+from voxceleb_data.official import LIST_BASE_URLS
 from voxceleb_data.origins import BrokenTransferError, Credentials, Origin, open_origin
 from voxsrc import storage
 from voxsrc.errors import CorpusError, NotFoundError, StorageError
+from voxsrc.trial_lists import OfficialList
 
 _TRIAL = re.compile(rb"[01] \S+/\S+ \S+/\S+")
 _UTTERANCE = re.compile(rb"\S+ \S+/\S+")
