@@ -17,7 +17,7 @@ Only when to save depends on the clock; nothing of it enters a state.
 """
 
 from trainer.checkpoint.errors import CheckpointError, LeaseLostError, WriterActiveError
-from trainer.checkpoint.interval import SaveSchedule, interval_s
+from trainer.checkpoint.interval import SaveSchedule
 from trainer.checkpoint.lease import Clock
 from trainer.checkpoint.pointer import Entry
 from trainer.checkpoint.saver import AsyncSaver, SaveReport
@@ -39,5 +39,4 @@ __all__ = [
     "State",
     "StopRequest",
     "WriterActiveError",
-    "interval_s",
 ]
