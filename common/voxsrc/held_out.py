@@ -4,16 +4,18 @@ They are a function of the feature set and the recipe's `validation.fraction`, s
 the speakers that a model never saw. Letters: U utterances, N trials.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from voxsrc.errors import CorpusError
 from voxsrc.feature_set.index import UtteranceIndex
+from voxsrc.metrics import cllr, equal_error_rate, error_rates
 from voxsrc.randomness import RandomStream
+from voxsrc.scoring.calibration import LogisticCalibration
 
 # Trials are chosen by this seed, not the recipe's, so that runs with other seeds can be compared.
 _SEED = 0
@@ -81,3 +83,58 @@ class HeldOutTrials:
             parts.append(np.sort(places[order[:num_each]]))
         chosen = np.concatenate(parts)
         return cls(rows, speakers, first[chosen], second[chosen], is_target[chosen].astype(np.int8))
+
+    def among(self, usable: NDArray[np.bool_]) -> Self:
+        """The trials whose utterances are both usable.
+
+        Args:
+            usable: (U,) which utterances are.
+
+        Raises:
+            CorpusError: If no trials of both kinds are left.
+        """
+        kept = usable[self.first] & usable[self.second]
+        place = np.cumsum(usable) - 1
+        labels = self.labels[kept]
+        if not 0 < labels.sum() < len(labels):
+            raise CorpusError(
+                f"of {len(usable)} held-out utterances {int(usable.sum())} can be used, which make no trials "
+                "of both kinds"
+            )
+        return replace(
+            self,
+            rows=self.rows[usable],
+            speaker_ids=[
+                speaker for speaker, is_usable in zip(self.speaker_ids, usable, strict=True) if is_usable
+            ],
+            first=place[self.first[kept]],
+            second=place[self.second[kept]],
+            labels=labels,
+        )
+
+    def calibration(
+        self, inputs: ArrayLike, scoring: str, *, names: Sequence[str] | None = None, p_target: float = 0.05
+    ) -> LogisticCalibration:
+        """The calibration of scores of these trials, with what it was fitted on.
+
+        Args:
+            inputs: (N,) scores, or (N, K) with quality measures after them.
+            scoring: How they came about, in words.
+            names: K names of the inputs.
+            p_target: Prior of the same speaker that the fit is made for.
+
+        Raises:
+            ScoringError: If the inputs cannot be calibrated; see `LogisticCalibration.fit`.
+        """
+        fitted = LogisticCalibration.fit(inputs, self.labels, names=names, p_target=p_target)
+        llrs = fitted.llr(inputs)
+        facts = {
+            "scoring": scoring,
+            "speakers": len(set(self.speaker_ids)),
+            "utterances": len(self.rows),
+            "trials": len(self.labels),
+            "targets": int(self.labels.sum()),
+            "eer": equal_error_rate(error_rates(llrs, self.labels)),
+            "cllr": cllr(llrs, self.labels),
+        }
+        return replace(fitted, fitted_on=facts)

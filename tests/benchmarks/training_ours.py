@@ -12,7 +12,7 @@ from training_material import synthetic_features
 from trainer.batches import BatchLoader
 from trainer.checkpoint import AsyncSaver, CheckpointStore, SaveReport, SaveSchedule, State, StopRequest
 from trainer.data import DeviceFeatures
-from trainer.devices import chosen_device, keep_freed_memory, prepare_device
+from trainer.devices import keep_freed_memory, prepare_device
 from trainer.distributed import joined_world
 from trainer.meter import Meter
 from trainer.placement import DataConfig
@@ -20,6 +20,7 @@ from trainer.recipe import Recipe
 from trainer.sampler import Sampler, SamplerConfig
 from trainer.training import Training
 from trainer.utterances import TrainingUtterances
+from voxsrc.device import chosen_device
 
 if TYPE_CHECKING:
     from training_child import Turns

@@ -1,4 +1,4 @@
-"""What a training leaves: model, ONNX, history, TensorBoard, plot, test report, and figures for Kubeflow."""
+"""What a training leaves: model, ONNX, history, TensorBoard, plot, calibration, and figures for Kubeflow."""
 
 import contextlib
 import io
@@ -16,6 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
+from torch.nn import functional as F
 
 from trainer import cli
 from trainer.checkpoint import CheckpointStore
@@ -23,8 +24,12 @@ from trainer.recipe import Recipe
 from training_runs import AAM, recipe_file, training_arguments, write_speakers
 from voxsrc import storage
 from voxsrc.config import from_mapping
+from voxsrc.corpus import split_speakers
+from voxsrc.feature_set import FeatureSet
 from voxsrc.features import FbankSpec
-from voxsrc.models.stored import load_model
+from voxsrc.held_out import HeldOutTrials
+from voxsrc.models.stored import load_model, read_description
+from voxsrc.scoring import LogisticCalibration
 
 VALIDATION = {"fraction": 0.3, "interval_steps": 4, "crop_frames": 24}
 
@@ -154,3 +159,31 @@ def test_all_of_it_in_a_bucket(run: Run, bucket: str, tmp_path: Path) -> None:
     assert storage.read_bytes(f"{output}/history.jsonl") == (run.output / "history.jsonl").read_bytes()
     weights: Any = storage.read_bytes(f"{output}/model/model.safetensors")
     assert weights == (run.output / "model" / "model.safetensors").read_bytes()
+
+
+def test_scores_are_calibrated_on_held_out_speakers(run: Run) -> None:
+    """Computed again: cosines of whole utterances of the speakers that the split holds out."""
+    model = load_model(str(run.output / "model"))
+    assert model.description.calibration is not None
+    calibration = LogisticCalibration.from_dict(model.description.calibration)
+    features = FeatureSet.open(run.arguments[run.arguments.index("--features") + 1])
+    _, held_out = split_speakers(features.index.speaker_ids, validation_fraction=0.3)
+    trials = HeldOutTrials.of(features.index, held_out)
+    with torch.no_grad():
+        whole = [features.read(features.index.utterance_ids[row]).T for row in trials.rows]
+        vectors = [F.normalize(model.encoder(torch.from_numpy(one[None]))[0], dim=0) for one in whole]
+    scores = [float(vectors[a] @ vectors[b]) for a, b in zip(trials.first, trials.second, strict=True)]
+    expected = LogisticCalibration.fit(scores, trials.labels)
+    assert calibration.weights == pytest.approx(expected.weights, rel=1e-3)
+    assert calibration.bias == pytest.approx(expected.bias, rel=1e-3)
+    assert calibration.fitted_on["speakers"] == len(held_out)
+
+
+def test_without_held_out_speakers_there_is_no_calibration(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = recipe_file(tmp_path / "recipe.yaml", AAM, validation={"fraction": 0.0}, onnx="none")
+    features = run.arguments[run.arguments.index("--features") + 1]
+    assert cli.main(training_arguments(recipe, features, tmp_path / "output")) == 0
+    assert read_description(str(tmp_path / "output/model")).calibration is None
+    assert "the model has no calibration, as no speakers were held out" in caplog.text

@@ -19,7 +19,7 @@ from gcs_server import GcsServer
 from trainer import cli
 from trainer.checkpoint import CheckpointStore
 from trainer.data import DeviceFeatures
-from trainer.devices import chosen_device, prepare_device
+from trainer.devices import prepare_device
 from trainer.distributed import World
 from trainer.losses import LossOutput
 from trainer.recipe import Recipe
@@ -27,6 +27,7 @@ from trainer.state import TrainingState
 from trainer.training import Training
 from training_runs import AAM, ANGLEPROTO, Result, recipe_file, training_arguments, write_speakers
 from voxsrc import storage
+from voxsrc.device import chosen_device
 from voxsrc.errors import ConfigError, StorageError, VoxsrcError
 from voxsrc.features import FbankSpec
 
@@ -184,7 +185,7 @@ def test_cuda_asked_for_and_absent(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "device is 'cuda', but torch" in trainer(*arguments(device="cuda")).error
-    assert "--set device=cpu" in trainer(*arguments(device="cuda:1")).error
+    assert "sees no GPU; take cpu" in trainer(*arguments(device="cuda:1")).error
     assert chosen_device("auto") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

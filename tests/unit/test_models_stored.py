@@ -1,5 +1,6 @@
 """Stored models: what is written is read again, damage is named, and ONNX computes the same."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -137,11 +138,44 @@ def test_a_description_that_lacks_a_part(model: Path, part: str) -> None:
         read_description(str(model))
 
 
+@pytest.mark.parametrize("calibration", [None, {"inputs": ["score"], "weights": [9.5], "bias": -4.0}])
+def test_a_calibration_is_kept_and_its_absence_leaves_no_key(
+    tmp_path: Path, calibration: dict[str, Any] | None
+) -> None:
+    saved = dataclasses.replace(description(CONFIG), calibration=calibration)
+    save_model(str(tmp_path), trained(CONFIG), saved)
+    assert read_description(str(tmp_path)) == saved
+    fields = read_yaml((tmp_path / DESCRIPTION_NAME).read_text(), "model.yaml")
+    assert ("calibration" in fields) == (calibration is not None)
+
+
+def test_a_calibration_that_is_no_mapping(model: Path) -> None:
+    change(model, {"calibration": [1, 2]})
+    with pytest.raises(ModelError, match=rf"{DESCRIPTION_NAME}: calibration is \[1, 2\]; expected a mapping"):
+        read_description(str(model))
+
+
+def test_the_hash_tells_models_apart_that_embed_otherwise(tmp_path: Path) -> None:
+    def hash_of(config: EncoderConfig, encoder: SpeakerEncoder, **provenance: Any) -> str:
+        save_model(str(tmp_path), encoder, description(config, **provenance))
+        return load_model(str(tmp_path)).model_hash
+
+    encoder = trained(CONFIG)
+    original = hash_of(CONFIG, encoder)
+    # Neither metrics nor origin change an embedding; weights and normalisation do.
+    assert hash_of(CONFIG, encoder, commit="abc") == original
+    assert hash_of(dataclasses.replace(CONFIG, normalisation="mean"), encoder) != original
+    with torch.no_grad():
+        next(encoder.parameters()).view(-1)[0] += 1e-6
+    assert hash_of(CONFIG, encoder) != original
+    assert len(original) == 64
+
+
 def test_features_of_another_spec_are_refused(model: Path) -> None:
     loaded = load_model(str(model))
     loaded.check_spec(FbankSpec(num_mels=40), "gs://b/set")
     with pytest.raises(
-        ModelError, match=r"gs://b/set has other features .*hop_ms 12.5 \(the model's: 10.0\)"
+        ModelError, match=r"gs://b/set has other features .*: hop_ms is 12.5, expected 10.0; extract"
     ):
         loaded.check_spec(FbankSpec(num_mels=40, hop_ms=12.5), "gs://b/set")
 

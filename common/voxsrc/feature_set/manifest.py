@@ -1,5 +1,6 @@
 """`manifest.json`: what a feature set is, how large, made of what, with every file's checksum."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -89,6 +90,12 @@ class Manifest:
     def stored_bytes(self) -> int:
         """Bytes of shards and index."""
         return self.index.bytes + sum(shard.bytes for shard in self.shards)
+
+    @property
+    def content_sha256(self) -> str:
+        """SHA-256 of what the features are, index and values, whatever way they came about."""
+        parts = [self.index.sha256, *(shard.sha256 for shard in self.shards)]
+        return hashlib.sha256(" ".join([*parts, str(self.encoding.to_dict())]).encode()).hexdigest()
 
     def to_json(self) -> bytes:
         """The file's content: the same bytes for the same set."""

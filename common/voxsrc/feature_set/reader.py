@@ -93,7 +93,7 @@ class FeatureSet:
         manifest = read_manifest(uri)
         if spec is not None and spec.hash != manifest.spec.hash:
             raise FeatureSetError(
-                f"{uri} has other features than asked for: {_differences(manifest.spec, spec)}"
+                f"{uri} has other features than asked for: {manifest.spec.differences(spec)}"
             )
         index_content = read_verified(uri, manifest.index)
         try:
@@ -321,10 +321,3 @@ def read_verified(set_uri: str, stored: StoredFile) -> bytes:
             "delete manifest.json and run the same extraction again: it makes only what is damaged"
         )
     return content
-
-
-def _differences(found: FbankSpec, expected: FbankSpec) -> str:
-    ours, theirs = found.to_dict(), expected.to_dict()
-    return "; ".join(
-        f"{name} is {ours[name]}, expected {theirs[name]}" for name in ours if ours[name] != theirs[name]
-    )

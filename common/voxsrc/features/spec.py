@@ -171,6 +171,15 @@ class FbankSpec:
         """The fields as JSON-ready values; numbers keep the field's type, so equal specs hash equal."""
         return {f.name: _as_type(getattr(self, f.name), f.type) for f in dataclasses.fields(self)}
 
+    def differences(self, expected: "FbankSpec") -> str:
+        """The fields that differ, as `hop_ms is 12.5, expected 10.0; …`; empty for equal specs."""
+        found, wanted = self.to_dict(), expected.to_dict()
+        return "; ".join(
+            f"{name} is {found[name]}, expected {wanted[name]}"
+            for name in found
+            if found[name] != wanted[name]
+        )
+
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """The spec with these fields, the others at their defaults.

@@ -4,6 +4,8 @@
 specification, and where it came from. Equal trainings give equal bytes: nothing in it tells the time.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +40,8 @@ class ModelDescription:
         recipe: The resolved recipe of its training.
         metrics: Figures of its training, such as the validation EER.
         provenance: Training set, seed, code version.
+        calibration: From cosine scores to log-likelihood ratios, with what it was fitted on; None for a model
+            that has none.
     """
 
     encoder: EncoderConfig
@@ -45,27 +49,29 @@ class ModelDescription:
     recipe: Mapping[str, Any]
     metrics: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    calibration: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model read from its folder, in evaluation mode."""
+    """A model read from its folder, in evaluation mode.
+
+    Attributes:
+        encoder: The network.
+        description: What `model.yaml` says.
+        model_hash: SHA-256 of weights and architecture, hexadecimal: equal for equal embeddings.
+    """
 
     encoder: SpeakerEncoder
     description: ModelDescription
+    model_hash: str
 
     def check_spec(self, spec: FbankSpec, features_uri: str) -> None:
         """Raises ModelError, naming the fields that differ, if features of `spec` do not fit the model."""
-        ours, theirs = self.description.spec.to_dict(), spec.to_dict()
-        different = [
-            f"{name} {theirs[name]} (the model's: {ours[name]})"
-            for name in ours
-            if ours[name] != theirs[name]
-        ]
-        if different:
+        if different := spec.differences(self.description.spec):
             raise ModelError(
-                f"{features_uri} has other features than the model was trained on: {', '.join(different)}; "
-                "extract them with the model's preset"
+                f"{features_uri} has other features than the model was trained on: {different}; extract them "
+                "with the model's preset"
             )
 
 
@@ -82,6 +88,8 @@ def save_model(uri: str, encoder: SpeakerEncoder, description: ModelDescription)
         "metrics": dict(description.metrics),
         "provenance": dict(description.provenance),
     }
+    if description.calibration is not None:
+        fields["calibration"] = dict(description.calibration)
     storage.write_bytes(storage.join(uri, DESCRIPTION_NAME), write_yaml(fields).encode())
 
 
@@ -99,6 +107,11 @@ def read_description(uri: str) -> ModelDescription:
             f"{description_uri}: format version {fields.get('format_version')}; "
             f"this program reads {FORMAT_VERSION}"
         )
+    calibration = fields.get("calibration")
+    if not isinstance(calibration, Mapping | None):
+        raise ModelError(
+            f"{description_uri}: calibration is {calibration!r}; expected a mapping, or no such key"
+        )
     try:
         return ModelDescription(
             encoder=EncoderConfig.from_dict(fields["encoder"], "encoder"),
@@ -106,6 +119,7 @@ def read_description(uri: str) -> ModelDescription:
             recipe=fields["recipe"],
             metrics=fields["metrics"],
             provenance=fields["provenance"],
+            calibration=calibration,
         )
     except KeyError as error:
         raise ModelError(f"{description_uri}: has no {error}; it is not a whole description") from error
@@ -123,10 +137,16 @@ def load_model(uri: str, device: str | torch.device = "cpu") -> StoredModel:
     description = read_description(uri)
     encoder = SpeakerEncoder(description.encoder)
     weights_uri = storage.join(uri, WEIGHTS_NAME)
+    weights = storage.read_bytes(weights_uri)
     try:
-        encoder.load_state_dict(safetensors.torch.load(storage.read_bytes(weights_uri)))
+        encoder.load_state_dict(safetensors.torch.load(weights))
     except (safetensors.SafetensorError, RuntimeError) as error:
         raise ModelError(
             f"{weights_uri}: not the weights that {DESCRIPTION_NAME} describes ({error})"
         ) from error
-    return StoredModel(encoder.to(device).eval(), description)
+    return StoredModel(encoder.to(device).eval(), description, _model_hash(weights, description.encoder))
+
+
+def _model_hash(weights: bytes, config: EncoderConfig) -> str:
+    architecture = json.dumps(config.to_dict(), sort_keys=True)
+    return hashlib.sha256(hashlib.sha256(weights).digest() + architecture.encode()).hexdigest()

@@ -81,9 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(parsed: argparse.Namespace) -> None:
-    from trainer.devices import chosen_device, prepare_device
+    from trainer.devices import prepare_device
     from trainer.distributed import joined_world
     from trainer.recipe import Recipe
+    from voxsrc.device import chosen_device
 
     recipe = Recipe.load(parsed.recipe, parsed.set)
     device = chosen_device(recipe.device)

@@ -13,28 +13,6 @@ from voxsrc.errors import ConfigError
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def chosen_device(name: str) -> torch.device:
-    """The device that a recipe names; `auto` is a GPU if there is one.
-
-    Raises:
-        ConfigError: If it names a GPU that is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError(
-                f"device is {name!r}, but torch {torch.__version__} sees no GPU; --set device=cpu, or "
-                "check the driver and that this torch was built for CUDA"
-            )
-        if device.index is not None and device.index >= torch.cuda.device_count():
-            raise ConfigError(
-                f"device is {name!r}; there are {torch.cuda.device_count()} GPUs, from cuda:0 on"
-            )
-    return device
-
-
 def prepare_device(device: torch.device, recipe: Recipe, world: World) -> torch.device:
     """Settles this rank's GPU and the arithmetic; returns the device with its number.
 

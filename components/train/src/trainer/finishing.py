@@ -5,6 +5,7 @@ import os
 import torch
 
 import voxsrc
+from trainer.calibrating import fitted_calibration
 from trainer.recipe import differing_keys
 from trainer.training import Training, TrainingError
 from voxsrc import storage
@@ -42,6 +43,7 @@ def finished_model(model_uri: str, training: Training) -> bool:
 def write_outputs(model_uri: str, training: Training, *, stopped_early: bool) -> None:
     """Writes the ONNX form, then weights and description: the description makes the model finished."""
     state, recipe, features = training.state, training.recipe, training.features
+    calibration = fitted_calibration(state.encoder, features, training.validation)
     encoder = state.encoder.cpu().to(memory_format=torch.contiguous_format).eval()
     rows = training.history.rows
     if recipe.onnx != "none":
@@ -65,6 +67,7 @@ def write_outputs(model_uri: str, training: Training, *, stopped_early: bool) ->
             "voxsrc_version": voxsrc.__version__,
             "commit": os.environ.get("VOXSRC_COMMIT", ""),
         },
+        calibration=calibration.to_dict() if calibration is not None else None,
     )
     save_model(model_uri, encoder, description)
 

@@ -4,7 +4,6 @@ Every rank does the same; rank 0 alone saves, validates and reports. Letters: B 
 utterances of each, D embedding.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -40,7 +39,6 @@ from trainer.validation import Validation
 from voxsrc import storage
 from voxsrc.corpus import split_speakers
 from voxsrc.errors import ConfigError, CorpusError, StorageError, VoxsrcError
-from voxsrc.feature_set import Manifest
 
 _log = logging.getLogger("trainer")
 
@@ -107,7 +105,7 @@ class Training:
             "fbank_spec_hash": self.features.manifest.spec.hash,
             "speakers": self.utterances.num_speakers,
             "utterances": len(self.utterances),
-            "features_sha256": _features_sha256(self.features.manifest),
+            "features_sha256": self.features.manifest.content_sha256,
         }
         self.history = History(self.output_uri)
         self._check_later_stages()
@@ -382,12 +380,6 @@ def resume(training: Training, store: CheckpointStore | None) -> int:
         broadcast_module(training.state.encoder, training.world)
         broadcast_module(training.state.loss, training.world)
     return step
-
-
-def _features_sha256(manifest: Manifest) -> str:
-    """Of what features are made of: values, not how they came about."""
-    parts = [manifest.index.sha256, *(shard.sha256 for shard in manifest.shards)]
-    return hashlib.sha256(" ".join([*parts, str(manifest.encoding.to_dict())]).encode()).hexdigest()
 
 
 def _check_identity(training: Training, state: State) -> None:

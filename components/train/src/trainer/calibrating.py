@@ -1,0 +1,55 @@
+"""The calibration of a model's scores, on speakers that were held out of its training.
+
+With it a cosine becomes a log-likelihood ratio, whose threshold for an application is known beforehand: no
+test speaker is needed to choose it.
+"""
+
+import logging
+
+import numpy as np
+import torch
+
+from trainer.data import DeviceFeatures
+from trainer.validation import Validation
+from voxsrc.errors import CorpusError
+from voxsrc.models.encoder import SpeakerEncoder
+from voxsrc.scoring import LogisticCalibration, ScoringError, cosine_scores
+
+_log = logging.getLogger("trainer")
+
+
+def fitted_calibration(
+    encoder: SpeakerEncoder, features: DeviceFeatures, validation: Validation | None
+) -> LogisticCalibration | None:
+    """Fitted to cosines of the held-out speakers' whole utterances; None, and said, if it cannot be.
+
+    Args:
+        encoder: The trained network; left in the mode in which it was.
+        features: The training set's.
+        validation: The held-out trials; None if nobody was held out.
+    """
+    if validation is None:
+        _log.warning("the model has no calibration, as no speakers were held out (validation.fraction is 0)")
+        return None
+    usable = features.index.num_frames[validation.trials.rows] >= encoder.min_frames
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        trials = validation.trials.among(usable)
+        with torch.inference_mode():
+            embeddings = [encoder(features.utterance(row).T[None])[0] for row in trials.rows.tolist()]
+        vectors = torch.stack(embeddings).float().cpu().numpy().astype(np.float64)
+        scores = cosine_scores(vectors, trials.first, trials.second)
+        calibration = trials.calibration(scores, "cosine of whole utterances")
+    except (CorpusError, ScoringError) as error:
+        _log.warning("the model has no calibration: %s", error)
+        return None
+    finally:
+        encoder.train(was_training)
+    if not calibration.well_ordered:
+        _log.warning(
+            "the model has no calibration: held-out speakers score lower against themselves than against "
+            "others, so it has learned nothing that carries over"
+        )
+        return None
+    return calibration

@@ -1,0 +1,85 @@
+"""Trials of held-out speakers: balanced, the same everywhere, and what calibration is fitted to."""
+
+import numpy as np
+import pytest
+
+from voxsrc.errors import CorpusError
+from voxsrc.feature_set.index import UtteranceIndex
+from voxsrc.held_out import HeldOutTrials
+
+
+def index_of(speakers: list[str]) -> UtteranceIndex:
+    count = len(speakers)
+    return UtteranceIndex(
+        utterance_ids=[f"{speaker}/s/{n}.wav" for n, speaker in enumerate(speakers)],
+        speaker_ids=speakers,
+        session_ids=["s"] * count,
+        shards=np.zeros(count, np.int64),
+        first_frames=np.arange(count, dtype=np.int64) * 100,
+        num_frames=np.full(count, 100, np.int64),
+    )
+
+
+SPEAKERS = [f"id{n % 7}" for n in range(60)]
+HELD_OUT = ["id1", "id4", "id5"]
+
+
+def pairs_of(trials: HeldOutTrials) -> list[tuple[int, int]]:
+    return list(zip(trials.rows[trials.first].tolist(), trials.rows[trials.second].tolist(), strict=True))
+
+
+def test_trials_are_balanced_distinct_pairs_of_held_out_speakers_with_true_labels() -> None:
+    trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT)
+    assert trials.labels.sum() * 2 == len(trials.labels)
+    pairs = pairs_of(trials)
+    assert len({frozenset(pair) for pair in pairs}) == len(pairs)
+    for (first, second), label in zip(pairs, trials.labels, strict=True):
+        assert {SPEAKERS[first], SPEAKERS[second]} <= set(HELD_OUT)
+        assert label == (SPEAKERS[first] == SPEAKERS[second])
+    assert trials.speaker_ids == [SPEAKERS[row] for row in trials.rows]
+
+
+def test_they_are_the_same_each_time_and_whatever_the_order_of_speakers() -> None:
+    index = index_of(SPEAKERS)
+    first, second = HeldOutTrials.of(index, HELD_OUT), HeldOutTrials.of(index, HELD_OUT[::-1])
+    assert pairs_of(first) == pairs_of(second)
+
+
+def test_limits_hold() -> None:
+    trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT, max_utterances=12, max_trials=5)
+    assert len(trials.rows) == 12
+    assert len(trials.labels) == 10
+
+
+def test_trials_of_one_kind_are_refused() -> None:
+    with pytest.raises(CorpusError, match="of 1 speakers make no trials of both kinds"):
+        HeldOutTrials.of(index_of(SPEAKERS), ["id1"])
+
+
+def test_unusable_utterances_take_their_trials_with_them() -> None:
+    trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT)
+    usable = np.arange(len(trials.rows)) % 3 > 0
+    kept = trials.among(usable)
+    assert kept.rows.tolist() == trials.rows[usable].tolist()
+    assert kept.speaker_ids == [SPEAKERS[row] for row in kept.rows]
+    gone = set(trials.rows[~usable].tolist())
+    assert pairs_of(kept) == [pair for pair in pairs_of(trials) if not gone & set(pair)]
+    with pytest.raises(CorpusError, match="0 can be used"):
+        trials.among(np.zeros(len(trials.rows), bool))
+
+
+def test_a_calibration_says_what_it_was_fitted_on() -> None:
+    trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT)
+    noise = np.random.default_rng(0).normal(0, 0.2, len(trials.labels))
+    calibration = trials.calibration(trials.labels * 0.5 + noise, "cosine")
+    assert calibration.well_ordered
+    facts = dict(calibration.fitted_on)
+    assert facts.pop("eer") < 0.2
+    assert 0 < facts.pop("cllr") < 0.6
+    assert facts == {
+        "scoring": "cosine",
+        "speakers": 3,
+        "utterances": len(trials.rows),
+        "trials": len(trials.labels),
+        "targets": int(trials.labels.sum()),
+    }
