@@ -1,4 +1,4 @@
-"""The command `voxsrc`: looks at what the components made."""
+"""The command `voxsrc`: looks at what the components made, and uses it."""
 
 import argparse
 import sys
@@ -10,13 +10,13 @@ from voxsrc.command import run_command
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line, with its help."""
-    from voxsrc.commands import features, models
+    from voxsrc.commands import cost, embed, features, identify, metrics, models, submission, trials, verify
 
     parser = argparse.ArgumentParser(prog="voxsrc", description="Speaker verification for VoxSRC.")
     parser.add_argument("--version", action="version", version=f"voxsrc {voxsrc.__version__}")
     groups = parser.add_subparsers(dest="group", required=True, metavar="COMMAND")
-    features.add_commands(groups)
-    models.add_commands(groups)
+    for module in (features, models, verify, identify, embed, metrics, trials, submission, cost):
+        module.add_commands(groups)
     return parser
 
 

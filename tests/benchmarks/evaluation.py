@@ -1,8 +1,8 @@
-"""Measures metrics and scoring against the issue's targets; prints one table.
+"""Measures metrics, scoring and embedding against the issue's targets; prints one table.
 
-    python tests/benchmarks/evaluation.py [--json FILE] [--quick] [--only metrics scoring]
+    python tests/benchmarks/evaluation.py [--json FILE] [--quick] [--only metrics scoring embedding]
 
-All material is random, of VoxCeleb1's sizes. Comparisons run in turn, A B A B …, and ratios are medians over
+Scores and scored embeddings are random, of VoxCeleb1's sizes; speech is the bundled. Comparisons run in turn, A B A B …, and ratios are medians over
 the pairs: compare them, not absolute figures, between machines. All rows but those that say otherwise stay
 on one core. Linux only. Needs the dev extra.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evaluation_bench import EvaluationBench
     from report import Row
 
-_GROUPS = ("metrics", "scoring")
+_GROUPS = ("metrics", "scoring", "embedding")
 
 
 def main() -> None:
@@ -67,6 +67,10 @@ def _rows(bench: "EvaluationBench", groups: list[str]) -> "Iterator[Row]":
         import scoring_rows
 
         yield from scoring_rows.rows(bench)
+    if "embedding" in groups:
+        import embedding_rows
+
+        yield from embedding_rows.rows(bench)
 
 
 def _summary(conditions: dict[str, Any]) -> str:

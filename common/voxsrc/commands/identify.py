@@ -1,0 +1,104 @@
+"""`voxsrc identify`: who of the enrolled speakers is it, or none of them."""
+
+import argparse
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+from voxsrc.command import add_debug_flag
+from voxsrc.commands.verify import NO_CALIBRATION, add_decision_options, calibrated_on, warn
+
+if TYPE_CHECKING:
+    from voxsrc.identification import Identification
+    from voxsrc.scoring.calibration import LogisticCalibration
+
+_NONE = "none of these"
+
+
+def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `identify`."""
+    command = groups.add_parser(
+        "identify", help="who of the enrolled speakers is it", description=_identify.__doc__
+    )
+    command.add_argument("probes", nargs="+", metavar="PROBE", help="a recording, local or gs://")
+    command.add_argument(
+        "--enrolled",
+        required=True,
+        metavar="DIR",
+        help="known speakers: a folder, tar or zip of files speaker/[session/]file, local or gs://",
+    )
+    command.add_argument("--model", required=True, metavar="DIR", help="a trained model's folder")
+    command.add_argument("--top", type=int, default=5, metavar="N", help="candidates to show (default: 5)")
+    add_decision_options(
+        command, "probability that a probe's speaker is enrolled at all, before listening (default: 0.5)"
+    )
+    command.add_argument("--cache", metavar="DIR", help="folder that keeps embeddings for other runs")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(function=_identify)
+    add_debug_flag(command)
+
+
+def _identify(parsed: argparse.Namespace) -> None:
+    """Compares recordings with enrolled speakers: names each one's speaker, or none of these."""
+    from voxsrc.verification import Verifier
+
+    warnings: list[str] = []
+    verifier = Verifier.load(parsed.model, parsed.device, cache_uri=parsed.cache, on_warning=warnings.append)
+    enrolled = verifier.enroll(parsed.enrolled)
+    found = {
+        probe: verifier.identify(
+            probe, enrolled, top=parsed.top, prior=parsed.prior, min_score=parsed.threshold
+        )
+        for probe in parsed.probes
+    }
+    for warning in warnings:
+        warn(warning)
+    if parsed.json:
+        fields = {
+            "probes": [{"probe": probe, **dataclasses.asdict(one)} for probe, one in found.items()],
+            "num_speakers": len(enrolled.speaker_ids),
+            "num_utterances": sum(enrolled.num_utterances),
+            "unusable": enrolled.unusable,
+            "prior": parsed.prior,
+            "warnings": warnings,
+        }
+        print(json.dumps(fields, indent=1, ensure_ascii=False))
+        return
+    width = max(len(name) for name in (*enrolled.speaker_ids, _NONE))
+    for probe, one in found.items():
+        _print_one(probe, one, width)
+    least = next(iter(found.values())).threshold
+    print(f"\n{_explanation(parsed, least, len(enrolled.speaker_ids), verifier.calibration)}")
+
+
+def _print_one(probe: str, found: "Identification", width: int) -> None:
+    decision = "no decision" if found.threshold is None else found.speaker_id or _NONE
+    print(f"{probe}: {decision}")
+    rows = [
+        (candidate.speaker_id, f"{candidate.score:.4f}", candidate.probability)
+        for candidate in found.candidates
+    ]
+    if found.probability_of_none is not None:
+        rows.append((_NONE, "", found.probability_of_none))
+    for name, score, probability in rows:
+        shown = "" if probability is None else f"  {100 * probability:6.2f} %"
+        print(f"  {name:<{width}}  {score:>7}{shown}")
+
+
+def _explanation(
+    parsed: argparse.Namespace,
+    least: float | None,
+    num_speakers: int,
+    calibration: "LogisticCalibration | None",
+) -> str:
+    what = "A score is the mean cosine with a speaker's recordings"
+    if parsed.threshold is not None:
+        return f"{what}; the best is accepted from {parsed.threshold:g}, as given."
+    if calibration is None or least is None:
+        return f"{what}. {NO_CALIBRATION}"
+    return (
+        f"{what}; the best is accepted from {least:.4f}: Bayes' threshold if the speaker is enrolled with "
+        f"probability {parsed.prior:g} and each of {num_speakers} is as likely, calibrated on "
+        f"{calibrated_on(calibration)}.\nChange it by --prior P or --threshold S."
+    )
