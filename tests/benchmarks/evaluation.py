@@ -2,9 +2,9 @@
 
     python tests/benchmarks/evaluation.py [--json FILE] [--quick] [--only metrics scoring embedding]
 
-Scores and scored embeddings are random, of VoxCeleb1's sizes; speech is the bundled. Comparisons run in turn, A B A B …, and ratios are medians over
-the pairs: compare them, not absolute figures, between machines. All rows but those that say otherwise stay
-on one core. Linux only. Needs the dev extra.
+Scores and scored embeddings are random, of VoxCeleb1's sizes; speech is the bundled. Comparisons run in turn,
+A B A B …, and ratios are medians over the pairs: compare them, not absolute figures, between machines. All
+rows but those that say otherwise stay on one core. Linux only. Needs the dev extra.
 """
 
 import argparse

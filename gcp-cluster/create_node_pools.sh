@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Creates the node pools that scale from zero.
+set -euo pipefail
+
+# shellcheck source=lib/commands.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/commands.sh"
+# shellcheck source=lib/settings.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/settings.sh"
+# shellcheck source=lib/pools.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/pools.sh"
+
+usage() {
+  cat <<'TEXT'
+Usage: gcp-cluster/create_node_pools.sh [--gpu TYPE,TYPE…] [--zones ZONE,ZONE…] [options]
+
+Creates the pools of pools.tsv, Spot and on-demand, each scaling from zero nodes: those for
+CPUs and those of the GPU types asked for. Existing pools are left alone; delete one before
+making it anew with another shape.
+
+  --gpu TYPES    t4, l4, v100, a100-40gb, a100-80gb, h100 or none; repeatable, or separated
+                 by commas; default: VOXSRC_GPU_TYPES
+  --zones ZONES  default: VOXSRC_NODE_ZONES; every zone must offer the machine types:
+                 gcloud compute accelerator-types list, machine-types list
+  --list         print the pools of pools.tsv
+TEXT
+}
+
+begin "$@"
+asked=''
+set -- ${arguments[@]+"${arguments[@]}"}
+while (($#)); do
+  case "$1" in
+    --gpu) asked+="${asked:+,}${2:?--gpu needs a type}"; shift 2 ;;
+    --gpu=*) asked+="${asked:+,}${1#--gpu=}"; shift ;;
+    --zones) VOXSRC_NODE_ZONES="${2:?--zones needs zones}"; shift 2 ;;
+    --zones=*) VOXSRC_NODE_ZONES="${1#--zones=}"; shift ;;
+    --list) list_pools; exit ;;
+    *) die "unexpected argument $1; see --help" ;;
+  esac
+done
+IFS=, read -r -a gpu_types <<<"${asked:-$VOXSRC_GPU_TYPES}"
+problems=''
+compare_settings
+[[ -z "$problems" ]] || die "$problems"
+need gcloud
+
+pools="$(pools_of_gpu none)"
+# A type that is asked for twice makes its pools once.
+for gpu_type in $(printf '%s\n' "${gpu_types[@]}" | sort -u); do
+  [[ "$gpu_type" != none ]] || continue
+  of_type="$(pools_of_gpu "$gpu_type")"
+  [[ -n "$of_type" ]] ||
+    die "--gpu: found $gpu_type; expected one of: $(list_pools | cut -f 3 | sort -u | tr '\n' ' ')"
+  pools+=$'\n'"$of_type"
+done
+
+# create_pool NAME
+create_pool() {
+  local flags=() max_nodes="$VOXSRC_CPU_MAX_NODES" pool_machine
+  # shellcheck disable=SC2154  # read_pool sets the columns
+  {
+    read_pool "$1"
+    pool_machine="$machine_type"
+    if [[ "$gpu" == none ]]; then
+      pool_machine="${VOXSRC_CPU_MACHINE_TYPE:-$machine_type}"
+      flags+=(--shielded-secure-boot)
+    else
+      max_nodes="$VOXSRC_GPU_MAX_NODES"
+      # GPU drivers are kernel modules that GKE installs when the node starts: secure boot stays off, as not all
+      # of them are signed. An upgrade takes a node away first: GPU quota has no room for one more.
+      flags+=("--accelerator=type=$accelerator,count=$gpus,gpu-driver-version=$driver"
+        --no-shielded-secure-boot --max-surge-upgrade=0 --max-unavailable-upgrade=1)
+    fi
+    [[ "$provisioning" != spot ]] || flags+=(--spot)
+    [[ "$taints" == none ]] || flags+=("--node-taints=$taints")
+    ((local_ssds == 0)) || flags+=("--ephemeral-storage-local-ssd=count=$local_ssds")
+    run gcloud container node-pools create "$1" "$at_project" "--cluster=$VOXSRC_CLUSTER" "$at_zone" \
+      "--node-locations=$VOXSRC_NODE_ZONES" "--machine-type=$pool_machine" "${flags[@]}" \
+      --num-nodes=0 --enable-autoscaling --total-min-nodes=0 "--total-max-nodes=$max_nodes" --location-policy=ANY \
+      "--node-labels=$labels" --image-type=COS_CONTAINERD --enable-image-streaming \
+      --disk-type=pd-balanced "--disk-size=$boot_disk_gb" \
+      --workload-metadata=GKE_METADATA "--service-account=$VOXSRC_NODE_SERVICE_ACCOUNT" --scopes=cloud-platform \
+      --shielded-integrity-monitoring
+  }
+}
+
+# A cluster makes one pool at a time: what an interrupted earlier run began comes first.
+$dry_run || wait_for_operations
+for pool_name in $pools; do
+  if exists gcloud container node-pools describe "$pool_name" "$at_project" "--cluster=$VOXSRC_CLUSTER" "$at_zone" \
+    '--format=value(status)'; then
+    case "$found" in
+      RUNNING | RUNNING_WITH_ERROR | RECONCILING | PROVISIONING) say "pool $pool_name exists: left alone" ;;
+      *) die "pool $pool_name is $found; expected RUNNING: delete it (gcloud container node-pools delete $pool_name \
+--cluster=$VOXSRC_CLUSTER $at_zone $at_project), then run this again" ;;
+    esac
+  else
+    create_pool "$pool_name"
+  fi
+done

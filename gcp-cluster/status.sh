@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Shows what exists and what costs money now.
+set -euo pipefail
+
+# shellcheck source=lib/commands.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/commands.sh"
+# shellcheck source=lib/settings.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/settings.sh"
+
+usage() {
+  cat <<'TEXT'
+Usage: gcp-cluster/status.sh [options]
+
+Shows the cluster, its pools, its machines that run now, and Kubeflow Pipelines' disks: all
+that costs money besides the bucket and the images. Changes nothing.
+TEXT
+}
+
+begin "$@"
+no_arguments
+need gcloud
+
+run gcloud container clusters list "$at_project" "--filter=name=$VOXSRC_CLUSTER" \
+  '--format=table(name,location,status,currentNodeCount)'
+run gcloud container node-pools list "$at_project" "--cluster=$VOXSRC_CLUSTER" "$at_zone" \
+  '--format=table(name,config.machineType,config.spot,autoscaling.totalMaxNodeCount,status)'
+run gcloud compute instances list "$at_project" "--filter=name~^gke-$VOXSRC_CLUSTER-" \
+  '--format=table(name,zone.basename(),machineType.basename(),scheduling.provisioningModel,status,creationTimestamp)'
+run gcloud compute disks list "$at_project" "--filter=$kfp_disks" \
+  '--format=table(name,zone.basename(),sizeGb,type.basename(),users.basename())'

@@ -1,0 +1,293 @@
+"""A Google Cloud project and its cluster: what each command of `cloud_cli` needs, changes and prints.
+
+From docs.cloud.google.com (iam: understanding-roles; storage: lifecycle, soft-delete; artifact-registry:
+cleanup-policy) and kubernetes.io/docs/reference/kubectl/generated.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from cloud_rules import Flags, State, check_nodes, expect, fail
+
+ZONE = r"[a-z]+-[a-z]+\d-[a-f]"
+REGION = r"[a-z]+-[a-z]+\d"
+ROLES = {
+    "roles/artifactregistry.reader",
+    "roles/container.defaultNodeServiceAccount",
+    "roles/iam.workloadIdentityUser",
+    "roles/storage.objectUser",
+    "roles/storage.objectViewer",
+}
+# What Kubeflow Pipelines' manifests make: kustomize build of env/platform-agnostic at 2.17.0.
+KFP_ACCOUNTS = ["ml-pipeline", "ml-pipeline-ui", "pipeline-runner"]
+MANIFESTS = r"https://github\.com/kubeflow/pipelines/manifests/kustomize/([a-z/-]+)\?ref=\d+\.\d+\.\d+"
+KUBECTL = {
+    "apply": {"kustomize"},
+    "wait": {"for", "timeout", "all"},
+    "patch": {"type", "patch"},
+    "annotate": {"overwrite"},
+    "delete": {"ignore-not-found", "timeout"},
+}
+
+
+class Gcloud:
+    """The commands, each a method named after it; `state` is changed in place."""
+
+    def __init__(self, state: State, positionals: list[str], flags: Flags) -> None:
+        self.state, self.names, self.flags = state, positionals, flags
+        self.output = ""
+
+    def print(self, *lines: str) -> None:
+        self.output += "".join(f"{line}\n" for line in lines)
+
+    def find(self, kind: str, message: str) -> State:
+        if self.names[0].removeprefix("gs://") not in self.state[kind]:
+            fail(message)
+        found: State = self.state[kind][self.names[0].removeprefix("gs://")]
+        return found
+
+    def create(self, kind: str, name: str, **fields: Any) -> None:
+        expect(name not in self.state[kind], f"code=409, message=Already exists: {name}")
+        self.state[kind][name] = fields | {"flags": self.flags}
+
+    def place(self, pattern: str) -> None:
+        found = self.flags.get("location", "")
+        expect(re.fullmatch(pattern, found) is not None, f"--location={found}: expected {pattern}")
+
+    def account(self, member: str) -> None:
+        email = member.removeprefix("serviceAccount:")
+        if "svc.id.goog[" in email:
+            expect(bool(self.state["clusters"]), f"Identity Pool does not exist ({email.partition('[')[0]})")
+            return
+        known = self.state["accounts"].get(email)
+        if known is None or known["hidden"] > 0:
+            if known is not None:
+                known["hidden"] -= 1
+            fail(f"NOT_FOUND: Service account {email} does not exist.")
+
+    def bind(self, resource: str) -> None:
+        binding = [resource, self.flags["member"], self.flags["role"]]
+        expect(binding[2] in ROLES, f"Role {binding[2]} is not supported for this resource.")
+        self.account(binding[1])
+        if binding not in self.state["bindings"]:
+            self.state["bindings"].append(binding)
+
+    def services_list(self) -> None:
+        expect("enabled" in self.flags, "lists all services")
+        self.print(*self.state["services"])
+
+    def services_enable(self) -> None:
+        for name in self.names:
+            expect(re.fullmatch(r"[a-z]+\.googleapis\.com", name) is not None, f"service {name}")
+            self.state["services"][name] = {}
+
+    def storage_buckets_describe(self) -> None:
+        bucket = self.find("buckets", f"(gcloud.storage.buckets.describe) {self.names[0]} not found: 404.")
+        self.print(bucket["location"].upper())
+
+    def storage_buckets_create(self) -> None:
+        self.place(REGION)
+        match = re.fullmatch(r"(\d+)d", self.flags["soft-delete-duration"])
+        expect(
+            match is not None and (int(match[1]) == 0 or 7 <= int(match[1]) <= 90), "--soft-delete-duration"
+        )
+        self.create("buckets", self.names[0].removeprefix("gs://"), location=self.flags["location"])
+
+    def storage_buckets_update(self) -> None:
+        bucket = self.find("buckets", f"{self.names[0]} not found: 404.")
+        bucket["lifecycle"] = json.loads(Path(self.flags["lifecycle-file"]).read_text())
+        for rule in bucket["lifecycle"]["lifecycle"]["rule"]:
+            expect(rule["action"]["type"] in {"Delete", "AbortIncompleteMultipartUpload"}, "lifecycle action")
+            known = {"age", "matchesPrefix", "matchesSuffix"}
+            expect(rule["condition"].keys() <= known, f"lifecycle condition {rule['condition'].keys()}")
+            # At most 50 prefixes and suffixes a condition.
+            expect(
+                all(len(value) <= 50 for value in rule["condition"].values() if isinstance(value, list)), "50"
+            )
+
+    def storage_buckets_add_iam_policy_binding(self) -> None:
+        self.find("buckets", f"{self.names[0]} not found: 404.")
+        self.bind(self.names[0])
+
+    def storage_rm(self) -> None:
+        self.find("buckets", f"The following URLs matched no objects or files: {self.names[0]}")
+        del self.state["buckets"][self.names[0].removeprefix("gs://")]
+
+    def artifacts_repositories_describe(self) -> None:
+        self.place(REGION)
+        self.print(self.find("repositories", "NOT_FOUND: Requested entity was not found.")["format"])
+
+    def artifacts_repositories_create(self) -> None:
+        self.place(REGION)
+        expect(self.flags["repository-format"] in {"docker", "python", "generic"}, "--repository-format")
+        self.create("repositories", self.names[0], format=self.flags["repository-format"].upper())
+
+    def artifacts_repositories_set_cleanup_policies(self) -> None:
+        self.place(REGION)
+        repository = self.find("repositories", "NOT_FOUND: Requested entity was not found.")
+        repository["cleanup"] = json.loads(Path(self.flags["policy"]).read_text())
+        for policy in repository["cleanup"]:
+            expect(policy["action"]["type"] in {"Delete", "Keep"}, "cleanup action")
+            expect(len(policy.keys() & {"condition", "mostRecentVersions"}) == 1, "cleanup condition")
+
+    def artifacts_repositories_add_iam_policy_binding(self) -> None:
+        self.find("repositories", "NOT_FOUND: Requested entity was not found.")
+        self.bind(self.names[0])
+
+    def artifacts_repositories_delete(self) -> None:
+        self.find("repositories", "NOT_FOUND: Requested entity was not found.")
+        del self.state["repositories"][self.names[0]]
+
+    def iam_service_accounts_describe(self) -> None:
+        self.find("accounts", f"NOT_FOUND: Unknown service account {self.names[0]}")
+        self.print(self.names[0])
+
+    def iam_service_accounts_create(self) -> None:
+        expect(re.fullmatch(r"[a-z][a-z0-9-]{4,28}[a-z0-9]", self.names[0]) is not None, "account id")
+        # A new account is not known everywhere at once.
+        email = f"{self.names[0]}@{self.flags['project']}.iam.gserviceaccount.com"
+        self.create("accounts", email, hidden=1)
+
+    def iam_service_accounts_delete(self) -> None:
+        self.find("accounts", f"NOT_FOUND: Unknown service account {self.names[0]}")
+        del self.state["accounts"][self.names[0]]
+
+    def iam_service_accounts_add_iam_policy_binding(self) -> None:
+        self.find("accounts", f"NOT_FOUND: Unknown service account {self.names[0]}")
+        self.bind(self.names[0])
+
+    def projects_add_iam_policy_binding(self) -> None:
+        expect(self.flags.get("condition") == "None", "a policy with conditions needs --condition")
+        self.bind(self.names[0])
+
+    def projects_get_iam_policy(self) -> None:
+        match = re.fullmatch(r"bindings\.members=(\S+)", self.flags["filter"])
+        expect(match is not None and self.flags["flatten"] == "bindings[].members", "--filter, --flatten")
+        bindings = self.state["bindings"]
+        self.print(
+            *(role for where, who, role in bindings if match and [where, who] == [self.names[0], match[1]])
+        )
+
+    def projects_remove_iam_policy_binding(self) -> None:
+        binding = [self.names[0], self.flags["member"], self.flags["role"]]
+        expect(binding in self.state["bindings"], "Policy binding with the specified principal not found!")
+        self.state["bindings"].remove(binding)
+
+    def container_clusters_describe(self) -> None:
+        self.place(ZONE)
+        self.print(self.find("clusters", "ResponseError: code=404, message=Not found: clusters.")["status"])
+
+    def container_clusters_create(self) -> None:
+        self.place(ZONE)
+        project = self.flags["project"]
+        expect(self.flags.get("workload-pool") == f"{project}.svc.id.goog", "--workload-pool")
+        expect(
+            self.flags["autoscaling-profile"] in {"balanced", "optimize-utilization"}, "--autoscaling-profile"
+        )
+        expect(int(self.flags["min-nodes"]) <= int(self.flags["max-nodes"]), "--min-nodes")
+        expect(
+            ("master-authorized-networks" in self.flags)
+            <= ("enable-master-authorized-networks" in self.flags),
+            "",
+        )
+        check_nodes(self.flags)
+        self.account(self.flags["service-account"])
+        self.create("clusters", self.names[0], status="RUNNING")
+
+    def container_clusters_get_credentials(self) -> None:
+        self.find("clusters", "ResponseError: code=404, message=Not found: clusters.")
+        context = f"gke_{self.flags['project']}_{self.flags['location']}_{self.names[0]}"
+        self.state["kubernetes"]["context"] = context
+
+    def container_clusters_delete(self) -> None:
+        self.find("clusters", "ResponseError: code=404, message=Not found: clusters.")
+        # Without the namespace's deletion its disks are left.
+        self.state["disks"] = {"pvc-1": {}} if "namespace" in self.state["kubernetes"] else {}
+        self.state.update(clusters={}, pools={}, kubernetes={})
+
+    def container_operations_list(self) -> None:
+        self.print(*self.state["operations"])
+
+    def container_operations_wait(self) -> None:
+        self.find("operations", "ResponseError: code=404, message=Not found: operation.")
+        self.state["operations"] = {}
+        for resource in [*self.state["clusters"].values(), *self.state["pools"].values()]:
+            resource["status"] = "RUNNING"
+
+    def container_node_pools_describe(self) -> None:
+        expect(self.flags["cluster"] in self.state["clusters"], "code=404, message=Not found: clusters.")
+        self.print(self.find("pools", "ResponseError: code=404, message=Not found: nodePools.")["status"])
+
+    def container_node_pools_create(self) -> None:
+        self.place(ZONE)
+        expect(self.flags["cluster"] in self.state["clusters"], "code=404, message=Not found: clusters.")
+        expect(not self.state["operations"], "code=400, message=CLUSTER_ALREADY_HAS_OPERATION")
+        expect(re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", self.names[0]) is not None, "pool name")
+        for zone in self.flags["node-locations"].split(","):
+            expect(zone.rpartition("-")[0] == self.flags["location"].rpartition("-")[0], f"zone {zone}")
+        expect("enable-autoscaling" in self.flags, "--total-max-nodes needs --enable-autoscaling")
+        expect(int(self.flags["total-min-nodes"]) <= int(self.flags["total-max-nodes"]), "--total-min-nodes")
+        check_nodes(self.flags)
+        self.account(self.flags["service-account"])
+        self.create("pools", self.names[0], status="RUNNING")
+
+    def compute_disks_list(self) -> None:
+        self.print(*self.state["disks"])
+
+    def container_clusters_list(self) -> None:
+        self.print(*self.state["clusters"])
+
+    def container_node_pools_list(self) -> None:
+        self.print(*self.state["pools"])
+
+    def compute_instances_list(self) -> None:
+        self.print("NAME")
+
+
+def kubectl(state: State, arguments: list[str]) -> None:
+    """Runs one kubectl command on `state`."""
+    verb, words, flags = arguments[0], [], dict[str, str]()
+    for word in arguments[1:]:
+        name, _, value = word.removeprefix("--").partition("=")
+        if word.startswith("-"):
+            expect(word.startswith("--"), f"unknown shorthand flag: {word}")
+            expect(name in KUBECTL.get(verb, set()) | {"context", "namespace"}, f"unknown flag: --{name}")
+            flags[name] = value
+        else:
+            words.append(word)
+    expect(verb in KUBECTL, f'unknown command "{verb}"')
+    cluster = state["kubernetes"]
+    expect(flags.get("context") == cluster.get("context"), f'context "{flags.get("context")}" does not exist')
+    if verb == "apply":
+        match = re.fullmatch(MANIFESTS, flags["kustomize"])
+        expect(match is not None, f"accumulating resources from {flags['kustomize']}")
+        expect(
+            bool(cluster.get("crds")) or (match and match[1]) == "cluster-scoped-resources",
+            "no matches for kind",
+        )
+        cluster["crds"] = True
+        if match and match[1] == "env/platform-agnostic":
+            cluster.update(namespace="kubeflow", accounts=KFP_ACCOUNTS)
+        return
+    found = {"crds": "crd/applications.app.k8s.io"}
+    if words[0] == found["crds"]:
+        expect(bool(cluster.get("crds")) and flags["for"] == "condition=established", f"{words[0]} not found")
+        return
+    if verb == "delete":
+        expect(words == ["namespace", "kubeflow"], f"deletes {words}")
+        cluster.pop("namespace", None)
+        return
+    expect(
+        flags.get("namespace") == cluster.get("namespace"), f"namespace {flags.get('namespace')} not found"
+    )
+    if verb == "patch":
+        expect(words == ["configmap", "kfp-launcher"] and flags["type"] == "merge", f"{words} not found")
+        cluster["launcher"] = json.loads(flags["patch"])["data"]
+    elif verb == "wait":
+        expect(words == ["deployment"] and flags["for"] == "condition=Available", f"{words} not found")
+    else:
+        expect(words[0] == "serviceaccount" and words[1] in cluster["accounts"], f"{words[:2]} not found")
+        key, _, value = words[2].partition("=")
+        cluster.setdefault("annotations", {})[words[1]] = {key: value}
