@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from voxsrc.cost.assumptions import Assumption, resolve
 from voxsrc.checkpoint_interval import interval_s
+from voxsrc.cost.assumptions import Assumption, resolve
 from voxsrc.cost.job import Expected, Job, expected_on_demand, expected_on_spot, expected_with_fallback
 from voxsrc.cost.lines import Bill
 from voxsrc.cost.prices import MachinePrice, Prices
