@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -245,6 +245,8 @@ class Trainings:
         kill_after_s: float = _LONGEST_RUN_S,
         kill_at_operation: int = 0,
         signal_at_call: tuple[str, int, int] | None = None,
+        program: str = "trainer.cli",
+        constants: Mapping[str, Any] | None = None,
     ) -> Ended:
         """Runs once.
 
@@ -255,6 +257,8 @@ class Trainings:
             kill_at_operation: 1 kills before the first operation on a file or a bucket, and so on.
             signal_at_call: `module:name.name`, the number of a call from 1, and a signal that the process
                 sends to itself before it carries out this call.
+            program: Module whose `main` is run.
+            constants: By `module:NAME`, values that constants have in this run.
         """
         assert self._server.stdin
         assert self._server.stdout
@@ -264,6 +268,8 @@ class Trainings:
             "kill_after_s": kill_after_s,
             "kill_at_operation": kill_at_operation,
             "signal_at_call": signal_at_call,
+            "program": program,
+            "constants": dict(constants or {}),
             "emulator": os.environ.get("STORAGE_EMULATOR_HOST"),
         }
         self._server.stdin.write(json.dumps(request) + "\n")
@@ -327,8 +333,6 @@ def _perform(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(request: dict[str, Any], rank: int, port: int, log: int) -> NoReturn:
-    from trainer.cli import main
-
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
@@ -344,6 +348,10 @@ def _train(request: dict[str, Any], rank: int, port: int, log: int) -> NoReturn:
         }
     # SIGKILL takes nothing from what the kernel has already; only a power failure would.
     os.fsync = lambda fd: None
+    main = importlib.import_module(request["program"]).main
+    for place, value in request["constants"].items():
+        module, _, name = place.partition(":")
+        setattr(importlib.import_module(module), name, value)
     if request["kill_at_operation"]:
         _kill_at_operation(request["kill_at_operation"])
     if request["signal_at_call"] and rank == 0:

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from voxsrc.errors import VoxsrcError
 
@@ -33,6 +33,17 @@ def run_command(function: Callable[[argparse.Namespace], int | None], parsed: ar
     except KeyboardInterrupt:
         print("interrupted; what is finished is kept", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def without_empty_options(arguments: Sequence[str]) -> list[str]:
+    """Leaves out options with an empty value, `--name ""` and `--name=`: Kubeflow cannot leave one out."""
+    kept: list[str] = []
+    for argument in arguments:
+        if argument == "" and kept and kept[-1].startswith("--"):
+            kept.pop()
+        elif not (argument.startswith("--") and argument.endswith("=")):
+            kept.append(argument)
+    return kept
 
 
 def cpu_count() -> int:

@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from voxsrc.corpus import base_speaker
 from voxsrc.errors import CorpusError
 from voxsrc.feature_set.index import UtteranceIndex
 from voxsrc.metrics import cllr, equal_error_rate, error_rates
@@ -55,14 +56,15 @@ class HeldOutTrials:
 
         Args:
             index: Utterances of the feature set.
-            speaker_ids: The held-out speakers.
+            speaker_ids: The held-out speakers; speed-perturbed copies among them are left out.
             max_utterances: At most so many utterances, chosen by hash.
             max_trials: At most so many target trials and as many non-target trials.
 
         Raises:
             CorpusError: If their utterances make no trials of both kinds.
         """
-        wanted = sorted(set(speaker_ids))
+        # Nobody in a trial speaks like a speed-perturbed copy.
+        wanted = sorted(name for name in set(speaker_ids) if base_speaker(name) == name)
         found = np.flatnonzero(np.isin(np.array(index.speaker_ids, dtype=np.str_), wanted))
         order = RandomStream(_SEED, "validation_utterances").permutation(0, len(found))
         rows = found[np.sort(order[:max_utterances])]

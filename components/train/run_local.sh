@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
 # Trains on this machine, without a container; its flags are passed on.
 set -euo pipefail
-
-component="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-root="$(cd "$component/../.." && pwd)"
-python="${PYTHON:-$root/.venv/bin/python}"
+# shellcheck source=common/run_component.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../common/run_component.sh"
 
 usage() {
   cat <<'HELP'
@@ -17,13 +15,4 @@ interpreter; by default .venv/bin/python of this repository, which is made if it
 HELP
 }
 
-if [[ -z "${PYTHON:-}" ]]; then
-  # Says nothing and takes no time when the environment is up to date.
-  make --directory="$root" --no-print-directory --silent .venv/.run-ready >&2
-fi
-for argument in "$@"; do
-  if [[ "$argument" == "--help" || "$argument" == "-h" ]]; then
-    usage
-  fi
-done
-exec "$python" -m trainer.launch "$@"
+run_component trainer.launch -- "$@"

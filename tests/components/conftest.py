@@ -2,12 +2,16 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from audio_files import noise, wav
 from commands import Command, Outcome, contents, extractor_options
 from corpora import Corpus, write_corpus
+
+if TYPE_CHECKING:
+    from evaluations import Evaluations, Trained
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +62,19 @@ def begun(corpus: Corpus, finished: Path, tmp_path: Path) -> Path:
         (output / path).parent.mkdir(parents=True, exist_ok=True)
         (output / path).write_bytes(content)
     return output
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> "Trained":
+    """A model with its features and trials; not to be changed."""
+    from evaluations import train
+
+    return train(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> "Evaluations":
+    """Runs the evaluator in this process."""
+    from evaluations import watched
+
+    return watched(monkeypatch)

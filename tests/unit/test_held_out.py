@@ -45,6 +45,13 @@ def test_they_are_the_same_each_time_and_whatever_the_order_of_speakers() -> Non
     assert pairs_of(first) == pairs_of(second)
 
 
+def test_speed_perturbed_copies_are_in_no_trial() -> None:
+    with_copies = [*SPEAKERS, *(f"{speaker}-sp0.9" for speaker in SPEAKERS)]
+    copies = [f"{speaker}-sp0.9" for speaker in HELD_OUT]
+    trials = HeldOutTrials.of(index_of(with_copies), [*HELD_OUT, *copies])
+    assert set(trials.speaker_ids) == set(HELD_OUT)
+
+
 def test_limits_hold() -> None:
     trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT, max_utterances=12, max_trials=5)
     assert len(trials.rows) == 12

@@ -16,10 +16,16 @@ PACKAGES = {
     "voxsrc": ROOT / "common/voxsrc",
     "feature_extractor": ROOT / "components/feature-extractor/src/feature_extractor",
     "trainer": ROOT / "components/train/src/trainer",
+    "evaluator": ROOT / "components/evaluate/src/evaluator",
     "voxceleb_data": ROOT / "data/src/voxceleb_data",
 }
 # What a component's code reaches, by the extra that its image installs; `voxceleb_data` needs no extra.
-EXTRAS = {"feature_extractor": "feature-extractor", "trainer": "train", "voxceleb_data": None}
+EXTRAS = {
+    "feature_extractor": "feature-extractor",
+    "trainer": "train",
+    "evaluator": "evaluate",
+    "voxceleb_data": None,
+}
 # A method that a component never calls imports these, or says so if they are missing: its image does without.
 OPTIONAL = {("voxsrc.feature_set.reader", "torch"), ("trainer.history", "wandb")}
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from voxsrc.audio import decode
@@ -20,18 +20,19 @@ class HeardUtterance:
 
     Attributes:
         position: Place of the utterance among those asked for.
-        content_hash: SHA-256 of the file, hexadecimal.
+        key: SHA-256 of the file, hexadecimal, its sample rate in Hz and number of channels: `1f…-16000-1`.
+            What is cached by it tells the format without being decoded again.
         features: (T, F) float32 in nat; None if they are known already.
     """
 
     position: int
-    content_hash: str
+    key: str
     features: Float32Array | None
 
 
 @dataclass
 class AudioReport:
-    """What was found on the way; files whose embeddings were cached are not decoded and not counted.
+    """What was found on the way.
 
     Attributes:
         reasons: Utterances that cannot be used, with `code: detail`.
@@ -42,6 +43,12 @@ class AudioReport:
     reasons: dict[str, str] = field(default_factory=dict)
     resampled: Counter[int] = field(default_factory=Counter)
     num_downmixed: int = 0
+
+    def count(self, rate_hz: int, num_channels: int, spec: FbankSpec) -> None:
+        """Takes in the format of one usable file."""
+        if rate_hz != spec.sample_rate_hz:
+            self.resampled[rate_hz] += 1
+        self.num_downmixed += num_channels > 1
 
     def notes(self, spec: FbankSpec) -> list[str]:
         """For people, one sentence each."""
@@ -63,7 +70,7 @@ def read_utterances(
     source: Source,
     pairs: Sequence[tuple[Utterance, Member]],
     spec: FbankSpec,
-    known: Container[str],
+    known: Iterable[str],
     report: AudioReport,
 ) -> Iterator[HeardUtterance]:
     """Reads files in the source's own order, which a compressed tar needs.
@@ -72,7 +79,7 @@ def read_utterances(
         source: Where they are.
         pairs: Utterances with their files, in the order asked for.
         spec: Of the features.
-        known: Content hashes of files that need no features.
+        known: Keys of files that need no features.
         report: Takes what is found; unusable utterances are only there.
 
     Raises:
@@ -80,6 +87,7 @@ def read_utterances(
         StorageError: If it cannot be read.
     """
     extract = LogMelExtractor(spec)
+    key_of = {key.partition("-")[0]: key for key in known}
     order = sorted(range(len(pairs)), key=lambda position: pairs[position][1].offset)
     contents = source.read_all(pairs[position][1] for position in order)
     for position, content in zip(order, contents, strict=True):
@@ -88,15 +96,16 @@ def read_utterances(
             if isinstance(content, AudioError):
                 raise content
             content_hash = hashlib.sha256(content).hexdigest()
-            if content_hash in known:
-                yield HeardUtterance(position, content_hash, None)
+            if key := key_of.get(content_hash):
+                _, known_rate, known_channels = key.split("-")
+                report.count(int(known_rate), int(known_channels), spec)
+                yield HeardUtterance(position, key, None)
                 continue
             recording = decode(content, sample_rate_hz=spec.sample_rate_hz)
             features = extract(recording.waveform)
         except AudioError as error:
             report.reasons[utterance_id] = str(error)
             continue
-        if recording.source_rate_hz != spec.sample_rate_hz:
-            report.resampled[recording.source_rate_hz] += 1
-        report.num_downmixed += recording.num_channels > 1
-        yield HeardUtterance(position, content_hash, features)
+        rate_hz, num_channels = recording.source_rate_hz, recording.num_channels
+        report.count(rate_hz, num_channels, spec)
+        yield HeardUtterance(position, f"{content_hash}-{rate_hz}-{num_channels}", features)

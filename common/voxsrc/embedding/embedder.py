@@ -181,7 +181,7 @@ class Embedder:
             def to_embed() -> Iterator[HeardUtterance]:
                 for heard in read_utterances(source, pairs, spec, known, report):
                     if heard.features is None:
-                        vectors[heard.position], num_frames[heard.position] = known[heard.content_hash]
+                        vectors[heard.position], num_frames[heard.position] = known[heard.key]
                         bar.update()
                     elif reason := self._too_short(len(heard.features)):
                         bar.update()

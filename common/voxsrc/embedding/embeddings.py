@@ -37,7 +37,7 @@ class EmbeddingError(VoxsrcError):
         summary = ", ".join(f"{count:,} {code}" for code, count in sorted(counts.items()))
         named = "\n".join(f"{name} ({reason})" for name, reason in list(self.reasons.items())[:_NAMED])
         more = len(self.reasons) - _NAMED
-        rest = f"\n… and {more:,} more; the error's `reasons` has all" if more > 0 else ""
+        rest = f"\n… and {more:,} more" if more > 0 else ""
         return f"{self.what} ({summary}); {self.remedy}:\n{named}{rest}"
 
 

@@ -71,7 +71,7 @@ def windows_of_audio(utterances: Iterable[HeardUtterance]) -> Iterator[Window]:
 def _window_of_audio(waiting: list[tuple[HeardUtterance, Float32Array]]) -> Window:
     return Window(
         np.array([heard.position for heard, _ in waiting], np.int64),
-        [heard.content_hash for heard, _ in waiting],
+        [heard.key for heard, _ in waiting],
         np.array([len(features) for _, features in waiting], np.int64),
         lambda place: waiting[place][1],
     )

@@ -28,7 +28,7 @@ class UnknownUtterancesError(CorpusError):
 
     def __str__(self) -> str:
         more = len(self.utterance_ids) - _LISTED
-        rest = f"\n… and {more:,} more; the error's `utterance_ids` has all" if more > 0 else ""
+        rest = f"\n… and {more:,} more" if more > 0 else ""
         return (
             f"{self.num_trials:,} of {self.of_trials:,} trials name {len(self.utterance_ids):,} utterances "
             "without an embedding; expected paths of the feature set or the list that was embedded: compare "

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from voxsrc.command import cpu_count, run_command
+from voxsrc.command import cpu_count, run_command, without_empty_options
 from voxsrc.errors import ConfigError
 
 
@@ -49,7 +49,7 @@ def command(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         ConfigError: If the number of processes is not positive.
     """
     parsed, others = build_parser().parse_known_args(arguments)
-    flags = ["trainer", *_without_empty(others), *_as_flags(parsed.overrides)]
+    flags = ["trainer", *without_empty_options(others), *_as_flags(parsed.overrides)]
     if parsed.num_processes < 1:
         raise ConfigError(f"--num-processes is {parsed.num_processes}; expected at least 1")
     if parsed.num_processes == 1:
@@ -60,16 +60,6 @@ def command(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     # torchrun's own choice is one thread each.
     threads = {"OMP_NUM_THREADS": str(max(1, cpu_count() // parsed.num_processes))}
     return [sys.executable, "-m", *torchrun, *count, "-m", *flags], threads
-
-
-def _without_empty(flags: Sequence[str]) -> list[str]:
-    kept: list[str] = []
-    for flag in flags:
-        if flag == "" and kept and kept[-1].startswith("--"):
-            kept.pop()
-        else:
-            kept.append(flag)
-    return kept
 
 
 def _as_flags(overrides: str) -> list[str]:

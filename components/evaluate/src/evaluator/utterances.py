@@ -1,0 +1,106 @@
+"""The utterances that the trials name: their embeddings, durations and speakers."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from voxsrc import storage
+from voxsrc.corpus import TrialList
+from voxsrc.embedding import EmbeddingError, Embeddings
+from voxsrc.embedding.embedder import Embedder
+from voxsrc.errors import CorpusError
+from voxsrc.feature_set import FeatureSet
+from voxsrc.features import FbankSpec
+from voxsrc.scoring import UnknownUtterancesError, pairs_of
+from voxsrc.trial_lists import speakers_from_paths
+
+UNUSABLE_NAME = "unusable_utterances.txt"
+
+
+class TrialUtterances(Protocol):
+    """Where the trials' utterances come from.
+
+    Attributes:
+        uri: Feature set or audio.
+        speaker_of: Speaker of each utterance by its id; None if nobody knows.
+        warnings: What a reader of the results has to know.
+    """
+
+    uri: str
+    speaker_of: Mapping[str, str] | None
+    warnings: list[str]
+
+    def embed(self, embedder: Embedder, trials: TrialList) -> Embeddings:
+        """The embeddings of all utterances of the trials.
+
+        Raises:
+            UnknownUtterancesError: If some are not there; it knows all.
+            EmbeddingError: If some cannot be embedded; it knows all.
+        """
+
+
+class StoredUtterances:
+    """Utterances of a feature set.
+
+    Raises:
+        FeatureSetError: If it was made with another spec than `spec`.
+        NotFoundError: If there is no finished set.
+    """
+
+    def __init__(self, uri: str, spec: FbankSpec) -> None:
+        self.uri = uri
+        self.warnings: list[str] = []
+        self._features = FeatureSet.open(uri, spec=spec)
+        index = self._features.index
+        self.speaker_of: Mapping[str, str] | None = dict(
+            zip(index.utterance_ids, index.speaker_ids, strict=True)
+        )
+
+    def embed(self, embedder: Embedder, trials: TrialList) -> Embeddings:
+        """See `TrialUtterances`."""
+        pairs_of(trials, self._features.index.utterance_ids)
+        return embedder.embed_set(self._features, trials.utterance_ids())
+
+
+class RecordedUtterances:
+    """Utterances as audio."""
+
+    def __init__(self, uri: str, trials: TrialList) -> None:
+        self.uri = uri
+        self.warnings: list[str] = []
+        self.speaker_of: Mapping[str, str] | None = None
+        try:
+            self.speaker_of = speakers_from_paths(trials)
+        except CorpusError as error:
+            self.warnings.append(
+                "the speakers are unknown, so there are no intervals: paths tell them in the form "
+                f"speaker/[session/]file, --features in any ({error})"
+            )
+
+    def embed(self, embedder: Embedder, trials: TrialList) -> Embeddings:
+        """See `TrialUtterances`."""
+        embeddings, report = embedder.embed_audio(self.uri, trials.utterance_ids())
+        self.warnings += report.notes(embedder.model.description.spec)
+        return embeddings
+
+
+def embedded(
+    utterances: TrialUtterances, embedder: Embedder, trials: TrialList, trials_uri: str, output_uri: str
+) -> Embeddings:
+    """Embeds the trials' utterances; those that cannot be are all written to a file of the output.
+
+    Raises:
+        CorpusError: If some cannot be; counts them, names some, and the file that names all.
+    """
+    try:
+        return utterances.embed(embedder, trials)
+    except UnknownUtterancesError as error:
+        reasons = dict.fromkeys(error.utterance_ids, "missing: not in the features")
+        message = str(error)
+    except EmbeddingError as error:
+        reasons, message = error.reasons, str(error)
+    file_uri = storage.join(output_uri, UNUSABLE_NAME)
+    lines = (f"{name}\t{reason}\n" for name, reason in reasons.items())
+    storage.write_bytes(file_uri, "".join(lines).encode())
+    raise CorpusError(
+        f"{trials_uri}, {utterances.uri}: {message}\nAll {len(reasons):,} are listed in {file_uri}"
+    )
