@@ -51,14 +51,18 @@ class Request:
 
 
 class GcsServer:
-    """Use as a context manager; `url` is the value for STORAGE_EMULATOR_HOST, with the faults in between."""
+    """Use as a context manager; `url` is the value for STORAGE_EMULATOR_HOST, with the faults in between.
 
-    def __init__(self) -> None:
+    Args:
+        host: Address to listen at; another than the loopback can be reached from containers.
+    """
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.requests: list[Request] = []
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
-        self._proxy = _Proxy(self)
-        self.url = f"http://127.0.0.1:{self._proxy.server_port}"
+        self._proxy = _Proxy(self, host)
+        self.url = f"http://{host}:{self._proxy.server_port}"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.upstream_port: int = probe.getsockname()[1]
@@ -159,10 +163,10 @@ class _Proxy(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, owner: GcsServer) -> None:
+    def __init__(self, owner: GcsServer, host: str) -> None:
         self.owner = owner
         self.upload_answers: dict[str, Answer] = {}
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__((host, 0), _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
         if not isinstance(sys.exception(), ConnectionError):  # the client has hung up, as some tests want

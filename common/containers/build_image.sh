@@ -28,7 +28,7 @@ standard error.
                         they are missing); fill it on Linux with Python 3.11:
                           pip download --no-deps --require-hashes --dest DIR
                             -r env/requirements-NAME.txt -r env/requirements-build.txt
-                        (for --variant cpu see common/containers/pytorch/without_cuda.sh)
+                        (for --variant cpu: common/containers/pytorch/cpu_wheels.sh NAME DIR)
   --build-arg KEY=VALUE passed on; repeatable (BASE_IMAGE=debian@sha256:… pins the base)
   --no-cache            rebuild everything, the base image too
   -h, --help            this text

@@ -10,12 +10,23 @@ from voxsrc.command import run_command
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line, with its help."""
-    from voxsrc.commands import cost, embed, features, identify, metrics, models, submission, trials, verify
+    from voxsrc.commands import (
+        cost,
+        embed,
+        features,
+        identify,
+        metrics,
+        models,
+        pipeline,
+        submission,
+        trials,
+        verify,
+    )
 
     parser = argparse.ArgumentParser(prog="voxsrc", description="Speaker verification for VoxSRC.")
     parser.add_argument("--version", action="version", version=f"voxsrc {voxsrc.__version__}")
     groups = parser.add_subparsers(dest="group", required=True, metavar="COMMAND")
-    for module in (features, models, verify, identify, embed, metrics, trials, submission, cost):
+    for module in (features, models, verify, identify, embed, metrics, trials, submission, pipeline, cost):
         module.add_commands(groups)
     return parser
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "data" / "samples"
 
 
 @dataclass(frozen=True)
@@ -115,30 +116,34 @@ def confined(docker: Docker, image: str) -> Callable[[Mapping[str, Path]], Conta
 
 
 @pytest.fixture(scope="session")
-def built_train(
+def build_without_cuda(
     build: Callable[..., dict[str, str]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
-    """The trainer's image with a CPU build of torch, made from wheels alone.
+) -> Callable[[str], dict[str, str]]:
+    """Builds a component's image with a CPU build of torch, from wheels alone.
 
     VOXSRC_CPU_TORCH names the build as a requirement; pip's own configuration says where it is found.
     """
-    folder = tmp_path_factory.mktemp("wheels")
-    without_cuda = ROOT / "common/containers/pytorch/without_cuda.sh"
-    requirements = folder / "requirements.txt"
-    with requirements.open("w") as file:
-        subprocess.run([without_cuda, ROOT / "env/requirements-train.txt"], stdout=file, check=True)
-    wheels = folder / "wheels"
-    pinned = ["--require-hashes", f"--requirement={requirements}"]
-    build_system = ["--require-hashes", f"--requirement={ROOT}/env/requirements-build.txt"]
-    for wanted in (pinned, build_system, [os.environ.get("VOXSRC_CPU_TORCH", "torch==2.13.0+cpu")]):
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+
+    def build_without_cuda(component: str) -> dict[str, str]:
+        wheels = tmp_path_factory.mktemp("wheels")
         done = subprocess.run(
-            [*download, f"--dest={wheels}", *wanted], capture_output=True, text=True, check=False
+            [ROOT / "common/containers/pytorch/cpu_wheels.sh", component, wheels],
+            env={**os.environ, "PYTHON": sys.executable},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
-    built = build("train", "--variant", "cpu", "--wheels", wheels)
-    shutil.rmtree(folder)
-    return built
+        built = build(component, "--variant", "cpu", "--wheels", wheels)
+        shutil.rmtree(wheels)
+        return built
+
+    return build_without_cuda
+
+
+@pytest.fixture(scope="session")
+def built_train(build_without_cuda: Callable[[str], dict[str, str]]) -> dict[str, str]:
+    return build_without_cuda("train")
 
 
 @pytest.fixture(scope="session")
@@ -150,3 +155,42 @@ def train_image(built_train: dict[str, str]) -> str:
 def confined_train(docker: Docker, train_image: str) -> Callable[[Mapping[str, Path]], Container]:
     """The trainer's image with these folders mounted."""
     return lambda mounts: Container(docker, train_image, mounts)
+
+
+@pytest.fixture(scope="session")
+def built_evaluate(build_without_cuda: Callable[[str], dict[str, str]]) -> dict[str, str]:
+    return build_without_cuda("evaluate")
+
+
+@pytest.fixture(scope="session")
+def evaluate_image(built_evaluate: dict[str, str]) -> str:
+    return f"{built_evaluate['image']}:{built_evaluate['tag']}"
+
+
+@pytest.fixture(scope="session")
+def confined_evaluate(docker: Docker, evaluate_image: str) -> Callable[[Mapping[str, Path]], Container]:
+    """The evaluator's image with these folders mounted."""
+    return lambda mounts: Container(docker, evaluate_image, mounts)
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled speech as the feature sets `train` and `test`, made by this machine's own extractor."""
+    folder = tmp_path_factory.mktemp("features")
+    folder.chmod(0o755)
+    for fold in ("train", "test"):
+        where = ["--audio", SAMPLES, "--list", SAMPLES / f"{fold}_list.txt", "--output", folder / fold]
+        command = [sys.executable, "-m", "feature_extractor", "run", *map(str, where)]
+        subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `model`, trained for some steps by this machine's own trainer."""
+    folder = tmp_path_factory.mktemp("trained")
+    folder.chmod(0o755)
+    what = ["--recipe=demo", "--set=num_steps=24", "--set=batch_size=16", "--set=onnx=none"]
+    where = [f"--features={features / 'train'}", f"--output={folder}"]
+    subprocess.run([sys.executable, "-m", "trainer", *what, *where], check=True, capture_output=True)
+    return folder

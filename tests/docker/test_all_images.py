@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.docker
 
 
-@pytest.mark.parametrize("confined_image", ["confined", "confined_train"])
+@pytest.mark.parametrize("confined_image", ["confined", "confined_train", "confined_evaluate"])
 def test_the_image_has_no_secret_and_nothing_of_the_workplace(
     docker: Any, confined_image: str, request: pytest.FixtureRequest
 ) -> None:

@@ -6,7 +6,6 @@ The CPU variant: what differs in the other one, torch and CUDA's libraries, need
 import json
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,18 +28,6 @@ RECIPE = (
     "--set=log_interval_steps=5",
     "--set=validation.interval_steps=10",
 )
-
-
-@pytest.fixture(scope="session")
-def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled speech as the feature sets `train` and `test`, made by this machine's own extractor."""
-    folder = tmp_path_factory.mktemp("features")
-    folder.chmod(0o755)
-    for fold in ("train", "test"):
-        where = ["--audio", SAMPLES, "--list", SAMPLES / f"{fold}_list.txt", "--output", folder / fold]
-        command = [sys.executable, "-m", "feature_extractor", "run", *map(str, where)]
-        subprocess.run(command, check=True, capture_output=True)
-    return folder
 
 
 @pytest.fixture

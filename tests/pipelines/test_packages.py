@@ -5,6 +5,9 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from kfp import compiler, components, dsl
 from kfp.local import executor_output_utils
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from evaluator import cli as evaluator_cli
+from evaluator.options import EvaluationOptions
 from feature_extractor.cli import build_parser
 from trainer import cli as trainer_cli
 from trainer import launch
@@ -28,7 +33,9 @@ from voxsrc.pipelines import compile as packages
 ROOT = Path(__file__).resolve().parents[2]
 FEATURE_EXTRACTOR = "components/feature-extractor/feature_extractor_component.yaml"
 TRAIN = "components/train/train_component.yaml"
+EVALUATE = "components/evaluate/evaluate_component.yaml"
 NAMES = sorted(packages.packages())
+COMPONENTS = [name for name in NAMES if name.startswith("components/")]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +75,12 @@ def substituted(name: str, given: dict[str, str]) -> list[str]:
         for argument in container_of(name)["args"]
     ]
     assert arguments.count("{{$}}") == 1
-    assert sum("{{" in argument for argument in arguments) == 1
+    outputs = [argument for argument in arguments if "{{" in argument and argument != "{{$}}"]
+    (component,) = spec_of(name)["components"].values()
+    for output in outputs:
+        named = re.fullmatch(r"\{\{\$\.outputs\.artifacts\['(\w+)'\]\.path\}\}", output)
+        assert named is not None
+        assert named[1] in component["outputDefinitions"]["artifacts"]
     return arguments
 
 
@@ -106,19 +118,19 @@ def test_a_root_that_is_none_is_an_error(tmp_path: Path, capsys: pytest.CaptureF
     assert f"--root {tmp_path}: no pyproject.toml" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPONENTS)
 def test_a_package_names_no_registry_and_no_moving_tag(name: str) -> None:
     for executor in spec_of(name)["deploymentSpec"]["executors"].values():
         assert re.fullmatch(r"voxsrc-[a-z-]+:\d+\.\d+\.\d+", executor["container"]["image"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPONENTS)
 def test_steps_that_read_buckets_are_not_cached(name: str) -> None:
     for task in spec_of(name)["root"]["dag"]["tasks"].values():
         assert task["cachingOptions"] == {}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPONENTS)
 def test_kfp_loads_the_package_and_builds_a_pipeline_on_it(name: str, tmp_path: Path) -> None:
     component = components.load_component_from_file(str(ROOT / name))
     needed = [name for name, definition in inputs_of(name).items() if not definition.get("isOptional")]
@@ -215,6 +227,88 @@ def test_the_trainer_gets_all_that_the_component_is_given() -> None:
     assert line[line.index("--nproc-per-node") + 1] == "8"
     parsed = vars(trainer_cli.build_parser().parse_args(line[line.index("trainer") + 1 :]))
     assert parsed["set"] == ["num_steps=10", "sampler.crop_frames=300"]
+
+
+EVALUATE_VALUES = {"model": "gs://b/model", "trials": "gs://b/trials.txt", "output": "gs://b/evaluation"}
+
+
+def test_the_evaluate_component_speaks_the_commands_flags() -> None:
+    container = container_of(EVALUATE)
+    flags = [argument for argument in container["args"] if argument.startswith("--")]
+    known = {option for action in evaluator_cli.build_parser()._actions for option in action.option_strings}
+    assert container["command"] == ["evaluator"]
+    assert set(flags) <= known
+    assert flags == [
+        "--model",
+        "--trials",
+        "--output",
+        "--features",
+        "--audio",
+        "--scoring",
+        "--train-features",
+        "--metadata",
+        "--p-target",
+        "--num-resamples",
+        "--title",
+        "--report-path",
+        "--executor-input",
+    ]
+    path = container["args"][container["args"].index("--report-path") + 1]
+    assert path == "{{$.outputs.artifacts['report'].path}}"
+
+
+def evaluator_options(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> EvaluationOptions:
+    """What the command makes of its arguments."""
+    taken: list[EvaluationOptions] = []
+    monkeypatch.setattr("evaluator.evaluation.evaluate", taken.append)
+    assert evaluator_cli.main(arguments) == 0
+    (options,) = taken
+    return options
+
+
+def test_the_evaluator_accepts_the_components_defaults_as_the_launcher_writes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each input left out has the default of the flag left out."""
+    given = {**EVALUATE_VALUES, "features": "gs://b/test"}
+    options = evaluator_options(monkeypatch, substituted(EVALUATE, given))
+    by_hand = evaluator_options(
+        monkeypatch, [part for name, value in given.items() for part in (f"--{name}", value)]
+    )
+    assert options == replace(
+        by_hand, executor_input="{{$}}", report_path="{{$.outputs.artifacts['report'].path}}"
+    )
+
+
+def test_the_evaluator_gets_all_that_the_component_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    more = {
+        "audio": "gs://b/audio.zip",
+        "scoring": "as-norm",
+        "train_features": "gs://b/train",
+        "metadata": "gs://b/vox1_meta.csv",
+        "p_target": "0.01",
+        "num_resamples": "50",
+        "title": "VoxCeleb1-O",
+    }
+    options = evaluator_options(monkeypatch, substituted(EVALUATE, EVALUATE_VALUES | more))
+    assert {name: str(getattr(options, name)) for name in more} == more
+    assert options.features is None
+
+
+def test_the_evaluators_run_local_takes_the_components_flags() -> None:
+    done = subprocess.run(
+        [ROOT / "components/evaluate/run_local.sh", "--help"],
+        env={**os.environ, "PYTHON": sys.executable},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("usage: run_local.sh --model URI --features URI --trials URI --output URI")
+    flags = {argument for argument in container_of(EVALUATE)["args"] if argument.startswith("--")}
+    kubeflows = {"--executor-input", "--report-path"}
+    shown = set(re.findall(r"--[a-z-]+", done.stdout))
+    assert flags - shown == kubeflows
 
 
 def test_kfp_reads_what_the_helper_writes(tmp_path: Path) -> None:

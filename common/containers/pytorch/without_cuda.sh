@@ -6,13 +6,8 @@ usage() {
   cat <<'TEXT'
 Usage: without_cuda.sh REQUIREMENTS
 
-The rest is what an image's CPU variant installs beside a CPU build of torch. To fill a
-folder of wheels for it, on Linux with Python 3.11:
-
-  common/containers/pytorch/without_cuda.sh env/requirements-train.txt >cpu.txt
-  pip download --no-deps --require-hashes --dest DIR -r cpu.txt -r env/requirements-build.txt
-
-and put one CPU wheel of torch beside them (torch-….whl).
+The rest is what an image's CPU variant installs beside a CPU build of torch. A folder of
+wheels for it is filled by cpu_wheels.sh.
 TEXT
 }
 

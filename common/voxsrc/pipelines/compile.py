@@ -29,16 +29,19 @@ def packages() -> Mapping[str, Any]:
         ConfigError: The kfp package is not installed.
     """
     try:
-        from voxsrc.pipelines import components
+        from voxsrc.pipelines import components, extract, train
     except ModuleNotFoundError as error:
-        if error.name != "kfp":
+        if error.name not in ("kfp", "kfp.kubernetes"):
             raise
         raise ConfigError(
-            "the kfp package is not installed; install this project with its extra `pipelines`"
+            f"the package {error.name} is not installed; install this project with its extra `pipelines`"
         ) from error
     return {
         "components/feature-extractor/feature_extractor_component.yaml": components.feature_extractor,
         "components/train/train_component.yaml": components.train,
+        "components/evaluate/evaluate_component.yaml": components.evaluate,
+        "extract_pipeline.yaml": extract.extract_pipeline,
+        "train_pipeline.yaml": train.train_pipeline,
     }
 
 

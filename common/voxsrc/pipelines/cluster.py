@@ -1,0 +1,279 @@
+"""Reads a cluster through the Kubernetes API, and the project through gcloud where it is at hand."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import kubernetes  # type: ignore[import-untyped]
+import urllib3
+
+from voxsrc.errors import VoxsrcError
+from voxsrc.pipelines.pools import GPU_RESOURCE, Nodes, Taint
+from voxsrc.pipelines.progress import step_of
+from voxsrc.pipelines.settings import Settings
+
+TIMEOUT_S = 30.0
+_RUN_LABEL = "pipeline/runid"
+_POOL_LABEL = "cloud.google.com/gke-nodepool"
+_MACHINE_LABEL = "node.kubernetes.io/instance-type"
+_EFFECTS = {
+    "NO_SCHEDULE": "NoSchedule",
+    "PREFER_NO_SCHEDULE": "PreferNoSchedule",
+    "NO_EXECUTE": "NoExecute",
+}
+
+# Runs gcloud with these arguments; returns its exit status, standard output and standard error.
+GcloudRunner = Callable[[Sequence[str]], tuple[int, str, str]]
+
+
+class ClusterError(VoxsrcError):
+    """The cluster or the project cannot be read."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One pod of a run, as the Argo workflow remembers it.
+
+    Attributes:
+        path: Its node's path, as in `voxsrc.pipelines.progress`.
+        phase: Pending, Running, Succeeded, Failed or Error.
+        message: Why it ended or waits.
+    """
+
+    path: str
+    phase: str
+    message: str
+
+    @property
+    def step(self) -> str:
+        """The step, as `StepProgress` names it."""
+        return step_of(self.path.rpartition(".executor")[0])
+
+    @property
+    def preempted(self) -> bool:
+        """Whether its machine was taken away, by what kubelet, Kubernetes and Argo then write."""
+        text = self.message.lower()
+        words = ("node shutdown", "pod deleted", "preempt", "node was terminated", "node is not ready")
+        return self.phase in ("Failed", "Error") and any(word in text for word in words)
+
+
+class Cluster:
+    """The Kubernetes API of one cluster.
+
+    Args:
+        api: A client, already configured.
+        namespace: Of Kubeflow Pipelines.
+    """
+
+    def __init__(self, api: Any, namespace: str) -> None:
+        self.namespace = namespace
+        self._core = kubernetes.client.CoreV1Api(api)
+        self._apps = kubernetes.client.AppsV1Api(api)
+        self._custom = kubernetes.client.CustomObjectsApi(api)
+
+    def nodes(self) -> list[Nodes]:
+        """The nodes that there are now, with the name of their pool."""
+        listed = self._ask("list nodes", lambda: self._core.list_node(_request_timeout=TIMEOUT_S))
+        return [_node(node) for node in listed.items]
+
+    def deployments(self) -> dict[str, tuple[int, int]]:
+        """Name → replicas that are ready, and that are asked for, in the namespace."""
+        listed = self._ask(
+            "list deployments",
+            lambda: self._apps.list_namespaced_deployment(self.namespace, _request_timeout=TIMEOUT_S),
+        )
+        return {
+            found.metadata.name: (
+                found.status.ready_replicas or 0,
+                1 if found.spec.replicas is None else found.spec.replicas,
+            )
+            for found in listed.items
+        }
+
+    def service_account(self, name: str) -> Mapping[str, str] | None:
+        """The annotations of a service account, None if there is none."""
+        found = self._ask(
+            f"read service account {name}",
+            lambda: self._core.read_namespaced_service_account(
+                name, self.namespace, _request_timeout=TIMEOUT_S
+            ),
+            absent=True,
+        )
+        return None if found is None else dict(found.metadata.annotations or {})
+
+    def attempts(self, run_id: str) -> list[Attempt]:
+        """The pods of a run, as long as its workflow is kept."""
+        listed = self._ask(
+            f"read the workflow of run {run_id}",
+            lambda: self._custom.list_namespaced_custom_object(
+                "argoproj.io",
+                "v1alpha1",
+                self.namespace,
+                "workflows",
+                label_selector=f"{_RUN_LABEL}={run_id}",
+                _request_timeout=TIMEOUT_S,
+            ),
+        )
+        return [
+            Attempt(str(node["name"]), str(node.get("phase", "")), str(node.get("message", "")))
+            for workflow in listed["items"]
+            for node in workflow.get("status", {}).get("nodes", {}).values()
+            if node.get("type") == "Pod"
+        ]
+
+    def _ask(self, action: str, call: Callable[[], Any], *, absent: bool = False) -> Any:
+        try:
+            return call()
+        except kubernetes.client.ApiException as error:
+            if absent and error.status == 404:
+                return None
+            raise ClusterError(
+                f"cannot {action} in namespace {self.namespace}: HTTP {error.status}, {error.reason}; log in "
+                "(gcloud auth login, gcloud container clusters get-credentials) as a user who may read it"
+            ) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise ClusterError(
+                f"cannot {action}: the cluster does not answer ({error}); does it exist, and may this "
+                "machine reach it (VOXSRC_AUTHORIZED_NETWORKS)? See gcp-cluster/status.sh"
+            ) from error
+
+
+def connect(settings: Settings, context: str | None = None) -> Cluster:
+    """Connects as kubectl would.
+
+    Args:
+        settings: They name the namespace, and the cluster.
+        context: Of the kubeconfig; default the settings' cluster, else the current one.
+
+    Raises:
+        ClusterError: There is no such context.
+    """
+    chosen = context or settings.cluster_context()
+    try:
+        api = kubernetes.config.new_client_from_config(context=chosen)
+    except kubernetes.config.ConfigException as error:
+        raise ClusterError(
+            f"kubeconfig has no usable context {chosen or '(current)'} ({error}); write it with: gcloud "
+            "container clusters get-credentials CLUSTER --location=ZONE --project=PROJECT, or name another "
+            "with --context"
+        ) from error
+    return Cluster(api, settings.get("VOXSRC_KFP_NAMESPACE") or "kubeflow")
+
+
+def _node(node: Any) -> Nodes:
+    labels = dict(node.metadata.labels or {})
+    return Nodes(
+        name=labels.get(_POOL_LABEL, node.metadata.name),
+        labels=labels,
+        taints=tuple(
+            Taint(taint.key, taint.value or "", taint.effect)
+            for taint in node.spec.taints or ()
+            # passing conditions, such as not-ready, are not what the pool is
+            if not taint.key.startswith("node.kubernetes.io/")
+        ),
+        gpus=int((node.status.allocatable or {}).get(GPU_RESOURCE, 0)),
+        machine_type=labels.get(_MACHINE_LABEL, ""),
+    )
+
+
+def run_gcloud(arguments: Sequence[str]) -> tuple[int, str, str]:
+    """Runs gcloud; status 127 if it is not installed."""
+    program = shutil.which("gcloud")
+    if program is None:
+        return 127, "", "gcloud is not installed"
+    done = subprocess.run(  # noqa: S603  (arguments are built here, no shell)
+        [program, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+class Project:
+    """The Google Cloud project, through gcloud.
+
+    Args:
+        settings: They name it, and its cluster.
+        run: Runs gcloud.
+    """
+
+    def __init__(self, settings: Settings, run: GcloudRunner = run_gcloud) -> None:
+        self._run = run
+        self._settings = settings
+        self.trouble = ""
+        """Why the last answer is None."""
+
+    def node_pools(self) -> list[Nodes] | None:
+        """The cluster's pools, with those that have no node now; None if gcloud cannot tell."""
+        cluster, zone = self._named("VOXSRC_CLUSTER"), self._named("VOXSRC_ZONE")
+        if not cluster or not zone:
+            self.trouble = "VOXSRC_CLUSTER and VOXSRC_ZONE are not set"
+            return None
+        found = self._ask("container", "node-pools", "list", f"--cluster={cluster}", f"--location={zone}")
+        return None if found is None else [_pool(pool) for pool in found]
+
+    def quotas(self) -> dict[str, tuple[float, float]] | None:
+        """Metric → usage and limit, of the region and of the project; None if gcloud cannot tell."""
+        region = self._named("VOXSRC_REGION")
+        if not region:
+            self.trouble = "VOXSRC_REGION is not set"
+            return None
+        regional = self._ask("compute", "regions", "describe", region)
+        everywhere = self._ask("compute", "project-info", "describe") if regional is not None else None
+        if regional is None or everywhere is None:
+            return None
+        return {
+            quota["metric"]: (float(quota["usage"]), float(quota["limit"]))
+            for quota in [*regional.get("quotas", ()), *everywhere.get("quotas", ())]
+        }
+
+    def has_image(self, image: str) -> bool | None:
+        """Whether Artifact Registry has an image; None if gcloud cannot tell."""
+        if self._ask("artifacts", "docker", "images", "describe", image) is not None:
+            return True
+        return False if any(word in self.trouble.lower() for word in ("not_found", "not found")) else None
+
+    def _named(self, name: str) -> str:
+        return self._settings.get(name) or ""
+
+    def _ask(self, *arguments: str) -> Any:
+        project = self._named("VOXSRC_PROJECT")
+        at_project = [f"--project={project}"] if project else []
+        status, output, errors = self._run([*arguments, *at_project, "--format=json"])
+        if status:
+            self.trouble = next(iter(errors.strip().splitlines()[-1:]), f"exit status {status}")
+            return None
+        self.trouble = ""
+        return json.loads(output)
+
+
+def _pool(pool: Mapping[str, Any]) -> Nodes:
+    config = pool.get("config", {})
+    labels = dict(config.get("labels", {})) | {_POOL_LABEL: pool["name"]}
+    if config.get("spot"):
+        labels["cloud.google.com/gke-spot"] = "true"
+    accelerators = config.get("accelerators", ())
+    for accelerator in accelerators:
+        labels["cloud.google.com/gke-accelerator"] = accelerator["acceleratorType"]
+    return Nodes(
+        name=pool["name"],
+        labels=labels,
+        taints=tuple(_taints(config.get("taints", ()))),
+        gpus=sum(int(accelerator["acceleratorCount"]) for accelerator in accelerators),
+        most_nodes=_most_nodes(pool),
+        machine_type=config.get("machineType", ""),
+    )
+
+
+def _taints(taints: Sequence[Mapping[str, str]]) -> Iterator[Taint]:
+    for taint in taints:
+        yield Taint(taint["key"], taint.get("value", ""), _EFFECTS.get(taint["effect"], taint["effect"]))
+
+
+def _most_nodes(pool: Mapping[str, Any]) -> int:
+    scaling = pool.get("autoscaling", {})
+    if not scaling.get("enabled"):
+        return int(pool.get("initialNodeCount", 0))
+    total = int(scaling.get("totalMaxNodeCount", 0))
+    return total or int(scaling.get("maxNodeCount", 0)) * len(pool.get("locations", ("",)))

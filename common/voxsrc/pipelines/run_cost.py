@@ -1,0 +1,142 @@
+"""What a run has cost so far, from how long its steps have held machines.
+
+An upper bound: a step's time is that from its first attempt to its end or now, with the waits for a machine
+between attempts, which are not billed; the API tells no more. Control plane, permanent pool, disks and bucket
+are left out: `voxsrc cost` has them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from voxsrc.cost.prices import MachinePrice, Prices
+from voxsrc.pipelines.needs import StepNeeds
+from voxsrc.pipelines.pools import Pool, fitting
+from voxsrc.pipelines.progress import RunProgress, without_items
+
+_HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """Of one step.
+
+    Attributes:
+        step: As `StepProgress` names it.
+        machine: Type, with the part of it that the step asks for if not the whole.
+        provisioning: spot, on-demand, or either where the step's node selector leaves it open.
+        spot_usd: At Spot prices.
+        on_demand_usd: At those on demand.
+    """
+
+    step: str
+    machine: str
+    provisioning: str
+    spot_usd: float
+    on_demand_usd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCost:
+    """Of a run so far.
+
+    Attributes:
+        steps: Those that have begun and whose machine is known.
+        unknown: Steps that have begun on machines that no pool of ours describes.
+    """
+
+    steps: tuple[StepCost, ...]
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def spot_usd(self) -> float:
+        """All at Spot prices."""
+        return sum(step.spot_usd for step in self.steps)
+
+    @property
+    def on_demand_usd(self) -> float:
+        """All on demand."""
+        return sum(step.on_demand_usd for step in self.steps)
+
+    @property
+    def least_usd(self) -> float:
+        """As each step asks for; Spot where it may be either."""
+        return sum(s.on_demand_usd if s.provisioning == "on-demand" else s.spot_usd for s in self.steps)
+
+    @property
+    def most_usd(self) -> float:
+        """As each step asks for; on demand where it may be either."""
+        return sum(s.spot_usd if s.provisioning == "spot" else s.on_demand_usd for s in self.steps)
+
+
+def cost_so_far(
+    progress: RunProgress,
+    needs: Sequence[StepNeeds],
+    pools: Sequence[Pool],
+    prices: Prices,
+    region: str,
+    now: datetime,
+) -> RunCost:
+    """The cost of the steps' machines, at most.
+
+    Args:
+        progress: The run.
+        needs: Of its package with its arguments.
+        pools: Of gcp-cluster.
+        prices: A price file.
+        region: One of its regions; raises ConfigError, with what there is, if it is none.
+        now: The time, for steps that run.
+    """
+    by_step = {need.step: need for need in needs}
+    known, unknown = [], []
+    for step in progress.steps:
+        hours = step.seconds(now) / _HOUR_S
+        if not step.attempts or not hours:
+            continue
+        need = by_step.get(without_items(step.step))
+        fits = fitting(pools, need.node_selector, need.tolerations, need.gpus) if need is not None else []
+        # A selector that says nothing matches pools of all GPU types: their prices are no answer.
+        if need is None or not fits or len({pool.machine_type for pool in fits}) > 1:
+            unknown.append(step.step)
+            continue
+        price, share, machine = _machine(need, fits[0], prices, region)
+        provisionings = {pool.provisioning for pool in fits}
+        known.append(
+            StepCost(
+                step=step.step,
+                machine=machine,
+                provisioning=provisionings.pop() if len(provisionings) == 1 else "either",
+                spot_usd=hours * share * price.spot_usd_per_hour,
+                on_demand_usd=hours * share * price.on_demand_usd_per_hour,
+            )
+        )
+    return RunCost(steps=tuple(known), unknown=tuple(unknown))
+
+
+def _machine(need: StepNeeds, pool: Pool, prices: Prices, region: str) -> tuple[MachinePrice, float, str]:
+    """The price of a pool's machine, how many times it is paid for one pod, and words for it."""
+    if pool.gpus:
+        # a pod with GPUs has the machine to itself
+        return prices.gpu(region, pool.gpu, pool.gpus), float(pool.gpus), pool.machine_type
+    share = min(1.0, need.cpus / pool.vcpus) if need.cpus else 1.0
+    words = pool.machine_type if share == 1.0 else f"{share:.0%} of {pool.machine_type}"
+    return prices.region(region).extraction, share, words
+
+
+def as_mapping(cost: RunCost) -> Mapping[str, object]:
+    """For JSON."""
+    return {
+        "usd_at_most": round(cost.most_usd, 4),
+        "usd_all_on_spot": round(cost.spot_usd, 4),
+        "usd_all_on_demand": round(cost.on_demand_usd, 4),
+        "unknown_steps": list(cost.unknown),
+        "steps": {
+            step.step: {
+                "machine": step.machine,
+                "provisioning": step.provisioning,
+                "usd_spot": round(step.spot_usd, 4),
+                "usd_on_demand": round(step.on_demand_usd, 4),
+            }
+            for step in cost.steps
+        },
+    }

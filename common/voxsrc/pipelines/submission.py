@@ -1,0 +1,133 @@
+"""Submits a pipeline; the run's name says what is continued.
+
+Kubeflow Pipelines lets many runs have one name. Here a name stands for one piece of work: everything that the
+steps write lies at URIs that the arguments name, so that a new run with the same arguments goes on from where
+the last one ended, by failure, preemptions beyond its retries or termination. (The API's own RetryRun keeps
+the old images, and needs the old workflow.)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from voxsrc.errors import ConfigError
+from voxsrc.pipelines.kfp_api import KubeflowApi, KubeflowError
+from voxsrc.pipelines.package import Package, package_from
+
+ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What became of a submission.
+
+    Attributes:
+        run_id: Of the new run, or of the one that had succeeded.
+        link: Its page.
+        action: started, continued (an earlier run of the name had ended early), repeated (it had succeeded),
+            or already_succeeded (nothing was submitted).
+        previous_run_id: The newest earlier run with this name.
+        changes: Arguments that differ from that run's, in words.
+    """
+
+    run_id: str
+    link: str
+    action: Literal["started", "continued", "repeated", "already_succeeded"]
+    previous_run_id: str | None = None
+    changes: tuple[str, ...] = ()
+
+
+def submit(
+    api: KubeflowApi,
+    path: Path,
+    package: Package,
+    arguments: Mapping[str, Any],
+    *,
+    run_name: str,
+    experiment: str,
+    service_account: str | None = None,
+    again: bool = False,
+    allow_changes: bool = False,
+) -> Submission:
+    """Starts or continues the run of this name.
+
+    Args:
+        api: The endpoint.
+        path: The package's file.
+        package: The package.
+        arguments: As `read_arguments` gives them.
+        run_name: The resume key.
+        experiment: Under which the run is listed; the name counts in all of them.
+        service_account: Kubernetes service account of the pods; None for the server's default.
+        again: Submit although the newest run of this name succeeded.
+        allow_changes: Continue with other arguments than the newest run's.
+
+    Raises:
+        KubeflowError: A run of this name has not ended, or the API refuses.
+        ConfigError: The name is empty, or the arguments differ from those of the run to continue.
+    """
+    if not run_name.strip():
+        raise ConfigError("--run-name is empty; expected a name such as resnet-2020-11")
+    runs = api.find_runs(run_name)
+    for run in runs:
+        state = str(run.state or "PENDING")
+        if state not in ENDED:
+            ending = "; wait until it has ended" if state == "CANCELING" else ""
+            raise KubeflowError(
+                f"run {run_name!r} is {state}: {api.link(run.run_id)}{ending}. Follow it with `voxsrc "
+                "pipeline watch`, or give another --run-name"
+            )
+    previous = runs[0] if runs else None
+    succeeded = previous is not None and previous.state == "SUCCEEDED"
+    if previous is not None and succeeded and not again:
+        return Submission(run_id=previous.run_id, link=api.link(previous.run_id), action="already_succeeded")
+    changes = _changes(previous, package, arguments) if previous is not None else ()
+    if changes and not allow_changes and not succeeded:
+        raise ConfigError(
+            f"run {run_name!r} would be continued with other arguments: {'; '.join(changes)}. Give the same "
+            "ones, another --run-name, or --allow-changes if what is stored at its URIs fits the new ones"
+        )
+    created = api.create_run(
+        path, arguments, name=run_name, experiment=experiment, service_account=service_account
+    )
+    action: Literal["started", "continued", "repeated"] = "started"
+    if previous is not None:
+        action = "repeated" if succeeded else "continued"
+    return Submission(
+        run_id=created.run_id,
+        link=api.link(created.run_id),
+        action=action,
+        previous_run_id=previous.run_id if previous is not None else None,
+        changes=changes,
+    )
+
+
+def package_of(run: Any) -> Package | None:
+    """The package that a run was made from, None where the server does not give it."""
+    spec = run.pipeline_spec
+    if not isinstance(spec, Mapping):
+        return None
+    platform = spec.get("platform_spec")
+    try:
+        return package_from(spec.get("pipeline_spec", spec), platform, f"run {run.run_id}")
+    except ConfigError:
+        return None  # a v1 pipeline: its name was taken by something else
+
+
+def arguments_of(run: Any) -> dict[str, Any]:
+    """The arguments that a run was given."""
+    parameters = run.runtime_config.parameters if run.runtime_config is not None else None
+    return dict(parameters or {})
+
+
+def _changes(previous: Any, package: Package, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """What differs from an earlier run, with both its own and the new package's defaults, in words."""
+    before = package_of(previous)
+    old = (before or package).effective(arguments_of(previous))
+    new = package.effective(arguments)
+    return tuple(
+        f"{name} was {old.get(name)!r}, now {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    )

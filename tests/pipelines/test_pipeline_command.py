@@ -1,0 +1,68 @@
+"""What `voxsrc pipeline compile` and `run-local` hand on."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from voxsrc.pipelines import compile as compiling
+from voxsrc.pipelines import local
+
+Run = Callable[..., int]
+
+
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_compile_hands_on_check_and_the_exit_code(
+    check: list[str], voxsrc_pipeline: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(compiling, "main", lambda argv: asked.append(argv) or 7)
+    assert voxsrc_pipeline("compile", *check) == 7
+    assert asked == [check]
+
+
+def test_run_local_hands_on_arguments_and_flags(
+    voxsrc_pipeline: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def run_local(package: str, arguments: dict[str, Any], **flags: Any) -> Any:
+        asked.update(flags, package=package, arguments=arguments)
+        metrics = {"evaluation": {"eer": 0.02}}
+        return SimpleNamespace(table=lambda: "a table", metrics=metrics, files={"report": tmp_path / "r"})
+
+    monkeypatch.setattr(local, "run_local", run_local)
+    given = ["--set", "audio=/a", "--set", "output=/o", "--image", "train=t:1", "--env", "A=b=c"]
+    assert voxsrc_pipeline("run-local", "extract", *given, "--mount", "/a", "--retries", "2") == 0
+    assert asked["package"] == "extract"
+    assert asked["arguments"] == {"audio": "/a", "output": "/o"}
+    assert asked["images"] == {"train": "t:1"}
+    assert asked["environment"] == {"A": "b=c"}
+    assert asked["mounts"] == [Path("/a")]
+    assert asked["retries"] == 2
+    assert capsys.readouterr().out == f"a table\nevaluation: eer 0.02\nreport: {tmp_path / 'r'}\n"
+
+
+def test_a_flag_without_a_value_is_refused(voxsrc_pipeline: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--set", "audio=/a", "--set", "output=/o"]
+    assert voxsrc_pipeline("run-local", "extract", *given, "--image", "t:1") == 1
+    assert "--image 't:1': expected NAME=VALUE" in capsys.readouterr().err
+
+
+def test_building_the_command_imports_nothing_heavy() -> None:
+    code = (
+        "import argparse, sys\n"
+        "from voxsrc.commands import pipeline\n"
+        "pipeline.add_commands(argparse.ArgumentParser().add_subparsers())\n"
+        "heavy = {'kfp', 'kubernetes', 'yaml', 'numpy', 'urllib3'} & sys.modules.keys()\n"
+        "sys.exit(', '.join(heavy) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,255 @@
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kubernetes
+import pytest
+
+from cluster_objects import (
+    ACCOUNT,
+    DEPLOYMENTS,
+    GCLOUD,
+    IMAGE,
+    SETTINGS,
+    WORKFLOWS,
+    Gcloud,
+    complete_cluster,
+)
+from kubernetes_server import KubernetesServer
+from voxsrc.pipelines.cluster import Cluster, ClusterError, Project
+from voxsrc.pipelines.needs import StepNeeds, step_needs
+from voxsrc.pipelines.package import load_package, package_path
+from voxsrc.pipelines.pools import read_pools
+from voxsrc.pipelines.preflight import Check, preflight
+from voxsrc.pipelines.settings import Settings
+
+
+@pytest.fixture
+def server() -> Iterator[KubernetesServer]:
+    with complete_cluster() as server:
+        yield server
+
+
+@pytest.fixture
+def gcloud() -> Gcloud:
+    return Gcloud()
+
+
+def cluster_of(server: KubernetesServer) -> Cluster:
+    configuration = kubernetes.client.Configuration(host=server.url)
+    return Cluster(kubernetes.client.ApiClient(configuration), "kubeflow")
+
+
+def needs_of(name: str = "train", **arguments: Any) -> list[StepNeeds]:
+    package = load_package(package_path(name))
+    given: dict[str, Any] = {key: "gs://b/x" for key, p in package.parameters.items() if p.required}
+    for key in package.parameters:
+        if key.endswith("_image"):
+            given[key] = IMAGE.format(key.removesuffix("_image").replace("_", "-"))
+    return step_needs(package, given | arguments)
+
+
+def checks(server: KubernetesServer, gcloud: Gcloud, **arguments: Any) -> list[Check]:
+    settings = Settings(SETTINGS, "cloud.env")
+    project = Project(settings, gcloud)
+    return preflight(needs_of(**arguments), read_pools(), cluster_of(server), project, settings)
+
+
+def missing(server: KubernetesServer, gcloud: Gcloud, **arguments: Any) -> Check:
+    """The one check that is not ok."""
+    (check,) = [check for check in checks(server, gcloud, **arguments) if check.state != "ok"]
+    assert check.remedy
+    return check
+
+
+def test_a_complete_cluster_lacks_nothing(server: KubernetesServer, gcloud: Gcloud) -> None:
+    found = checks(server, gcloud)
+    assert [check for check in found if check.state != "ok"] == []
+    words = "\n".join(check.what for check in found)
+    for part in (
+        "Kubeflow",
+        "service account",
+        "cpu-spot",
+        "gpu-spot-l4",
+        "GPUS_ALL_REGIONS",
+        "voxsrc-train@",
+    ):
+        assert part in words
+    assert all("--project=my-project" in call and "--format=json" in call for call in gcloud.calls)
+
+
+def test_a_gpu_pool_that_is_not_there_is_to_be_created(server: KubernetesServer, gcloud: Gcloud) -> None:
+    gcloud.answers["container node-pools list"].remove(gcloud.pool("gpu-spot-l4"))
+    check = missing(server, gcloud)
+    assert check.state == "missing"
+    assert "train, evaluate" in check.what
+    assert check.remedy == "gcp-cluster/create_node_pools.sh --gpu l4"
+
+
+def test_another_gpu_type_is_another_pool_and_quota(server: KubernetesServer, gcloud: Gcloud) -> None:
+    found = checks(server, gcloud, gpu_node_selector={"voxsrc/pool": "gpu-spot-t4"})
+    pools, quota = [check for check in found if check.state == "missing"]
+    assert pools.remedy == "gcp-cluster/create_node_pools.sh --gpu t4"
+    assert "PREEMPTIBLE_NVIDIA_T4_GPUS in europe-west4: 1" in quota.what
+    assert quota.found == "0 of 0 in use"
+
+
+def test_a_cpu_pool_that_is_not_there(server: KubernetesServer, gcloud: Gcloud) -> None:
+    check = missing(server, gcloud, name="extract", cpu_node_selector={"voxsrc/pool": "cpu-on-demand"})
+    assert check.remedy == "gcp-cluster/create_node_pools.sh --gpu none"
+
+
+def test_a_pool_with_another_label_is_to_be_made_anew(server: KubernetesServer, gcloud: Gcloud) -> None:
+    gcloud.pool("gpu-spot-l4")["config"]["labels"]["voxsrc/pool"] = "mine"
+    check = missing(server, gcloud)
+    assert "label voxsrc/pool is mine, asked for gpu-spot-l4" in check.found
+    assert "node-pools delete gpu-spot-l4" in check.remedy
+
+
+def test_a_taint_that_nothing_tolerates(server: KubernetesServer, gcloud: Gcloud) -> None:
+    taint = {"key": "team", "value": "a", "effect": "NO_SCHEDULE"}
+    gcloud.pool("cpu-spot")["config"]["taints"].append(taint)
+    assert "taint team=a:NoSchedule is not tolerated" in missing(server, gcloud).found
+    taint["effect"] = "PREFER_NO_SCHEDULE"
+    assert all(check.state == "ok" for check in checks(server, gcloud))
+
+
+def test_pods_with_gpus_tolerate_the_gpu_taint_by_themselves(
+    server: KubernetesServer, gcloud: Gcloud
+) -> None:
+    gpu = gcloud.pool("gpu-spot-l4")["config"]
+    gpu["taints"].append({"key": "nvidia.com/gpu", "value": "other", "effect": "NO_SCHEDULE"})
+    assert all(check.state == "ok" for check in checks(server, gcloud))
+
+
+def test_more_gpus_than_a_node_has(server: KubernetesServer, gcloud: Gcloud) -> None:
+    check = missing(server, gcloud, num_gpus="4")
+    assert "1 GPUs a node, asked for 4" in check.found
+    assert "add a line with these labels and 4 GPUs a node" in check.remedy
+
+
+def test_a_pool_that_may_not_grow(server: KubernetesServer, gcloud: Gcloud) -> None:
+    gcloud.pool("cpu-spot")["autoscaling"]["totalMaxNodeCount"] = 0
+    assert "may have no node" in missing(server, gcloud).found
+
+
+def test_a_pod_that_is_larger_than_the_machine(server: KubernetesServer, gcloud: Gcloud) -> None:
+    settings = Settings(SETTINGS, "cloud.env")
+    (need,) = [need for need in needs_of() if need.title == "train"]
+    larger = StepNeeds(**{**vars(need), "memory_gib": 32.0})
+    found = preflight([larger], read_pools(), cluster_of(server), Project(settings, gcloud), settings)
+    (check,) = [check for check in found if check.state == "missing"]
+    assert "8 vCPUs and 32 GiB a node" in check.found
+    # where the pool has a machine of one's own, its size is not known
+    gcloud.pool("gpu-spot-l4")["config"]["machineType"] = "g2-standard-16"
+    found = preflight([larger], read_pools(), cluster_of(server), Project(settings, gcloud), settings)
+    assert all(check.state == "ok" for check in found)
+
+
+@pytest.mark.parametrize("metric", ["PREEMPTIBLE_NVIDIA_L4_GPUS", "GPUS_ALL_REGIONS", "N2D_CPUS"])
+def test_a_quota_that_is_too_small(metric: str, server: KubernetesServer, gcloud: Gcloud) -> None:
+    gcloud.quota(metric, 0)
+    check = missing(server, gcloud)
+    assert f"ask for {metric} of at least" in check.remedy
+
+
+def test_nodes_stand_in_where_gcloud_cannot_tell(server: KubernetesServer, gcloud: Gcloud) -> None:
+    gcloud.answers = dict.fromkeys(GCLOUD, "ERROR\n(gcloud) PERMISSION_DENIED")
+    found = {check.what.partition(" {")[0]: check for check in checks(server, gcloud)}
+    states = {what.partition(":")[0]: check.state for what, check in found.items()}
+    assert states["nodes for plan-extraction, extract-part, finish-extraction"] == "ok"
+    assert states["nodes for train, evaluate"] == "unknown"
+    assert "missing" not in states.values()
+    unknown = [check for check in found.values() if check.state == "unknown"]
+    assert all("PERMISSION_DENIED" in check.found for check in unknown)
+
+
+@pytest.mark.parametrize(
+    ("change", "found", "remedy"),
+    [
+        (lambda items: items.clear(), "no deployment ml-pipeline", "gcp-cluster/install_kfp.sh"),
+        (lambda items: items.pop(4), "no deployment ml-pipeline", "gcp-cluster/install_kfp.sh"),
+        (lambda items: items[10]["status"].pop("readyReplicas"), "mysql (0 of 1 ready)", "kubectl get pods"),
+        (lambda items: items[4]["spec"].update(replicas=0), None, ""),
+    ],
+)
+def test_kubeflow_pipelines_must_be_there_and_ready(
+    change: Callable[[Any], Any],
+    found: str | None,
+    remedy: str,
+    server: KubernetesServer,
+    gcloud: Gcloud,
+) -> None:
+    change(server.objects[DEPLOYMENTS]["items"])
+    if found is None:
+        assert all(check.state == "ok" for check in checks(server, gcloud))
+        return
+    check = missing(server, gcloud)
+    assert found in check.found
+    assert remedy in check.remedy
+
+
+def test_a_needed_deployment_scaled_to_none_is_not_ready(server: KubernetesServer, gcloud: Gcloud) -> None:
+    workflow_controller = server.objects[DEPLOYMENTS]["items"][-1]
+    workflow_controller["spec"]["replicas"] = 0
+    workflow_controller["status"] = {}
+    assert "workflow-controller (0 of 0 ready)" in missing(server, gcloud).found
+
+
+@pytest.mark.parametrize(
+    ("annotations", "found"),
+    [
+        (None, "no annotation iam.gke.io/gcp-service-account"),
+        ({"iam.gke.io/gcp-service-account": "x@y"}, "bound to x@y"),
+    ],
+)
+def test_the_service_account_must_be_bound(
+    annotations: dict[str, str] | None, found: str, server: KubernetesServer, gcloud: Gcloud
+) -> None:
+    server.objects[ACCOUNT]["metadata"]["annotations"] = annotations
+    check = missing(server, gcloud)
+    assert (check.found, check.remedy) == (found, "gcp-cluster/bind_identities.sh")
+
+
+def test_the_service_account_must_exist(server: KubernetesServer, gcloud: Gcloud) -> None:
+    server.objects[ACCOUNT] = 404
+    assert missing(server, gcloud).found == "no such service account"
+
+
+def test_images_must_be_in_the_registry(server: KubernetesServer, gcloud: Gcloud) -> None:
+    gcloud.answers["artifacts docker images describe"] = "ERROR: (gcloud) Image not found."
+    found = [check for check in checks(server, gcloud) if check.state == "missing"]
+    assert {check.remedy for check in found} == {
+        f"components/{name}/build_image.sh --push" for name in ("feature-extractor", "train", "evaluate")
+    }
+
+
+@pytest.mark.parametrize(
+    ("image", "state"), [("voxsrc-train:0.1.0", "missing"), ("registry.example/x/voxsrc-train:1", "unknown")]
+)
+def test_images_elsewhere(image: str, state: str, server: KubernetesServer, gcloud: Gcloud) -> None:
+    check = missing(server, gcloud, train_image=image)
+    assert check.state == state
+    assert image in check.what
+
+
+def test_a_cluster_that_may_not_be_read_says_so(server: KubernetesServer, gcloud: Gcloud) -> None:
+    server.objects[DEPLOYMENTS] = 403
+    with pytest.raises(ClusterError, match=r"cannot list deployments.*HTTP 403.*get-credentials"):
+        checks(server, gcloud)
+
+
+def test_a_cluster_that_is_gone_says_so(gcloud: Gcloud) -> None:
+    with KubernetesServer({}) as gone:
+        cluster = cluster_of(gone)
+    cluster._core.api_client.configuration.retries = False
+    with pytest.raises(ClusterError, match="the cluster does not answer"):
+        cluster.deployments()
+
+
+def test_attempts_are_the_pods_of_the_run_s_workflow(server: KubernetesServer) -> None:
+    first, second = cluster_of(server).attempts("11111111-2222-3333-4444-555555555555")
+    assert server.queries[WORKFLOWS] == {
+        "labelSelector": "pipeline/runid=11111111-2222-3333-4444-555555555555"
+    }
+    assert (first.step, first.phase, first.preempted) == ("train", "Failed", True)
+    assert (second.step, second.phase, second.preempted) == ("train", "Running", False)
