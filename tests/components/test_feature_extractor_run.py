@@ -1,5 +1,6 @@
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -235,3 +236,18 @@ def test_everything_in_a_bucket_by_two_workers(corpus: Corpus, finished: Path, b
     assert changed == {
         "shard-00004.lfb.zst", "shard-00004.json", "utterances.parquet", "rejected.jsonl", "manifest.json",
     }  # fmt: skip
+
+
+def test_a_finished_set_without_its_plan_needs_no_more_steps(
+    finished: Path, tmp_path: Path, feature_extractor: Command
+) -> None:
+    """A copy of a finished set, in a pipeline: planning says it is finished, so must the later steps."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("plan"))
+    before = identities(copy)
+    extracted = feature_extractor("extract", "--output", str(copy), "--part", "0/2")
+    assert (extracted.code, extracted.output) == (0, f"{copy} is finished already; nothing to extract\n")
+    assert feature_extractor("finish", "--output", str(copy)).code == 0
+    assert identities(copy) == before
+    (copy / "manifest.json").unlink()
+    assert feature_extractor("extract", "--output", str(copy), "--part", "0/2").code == 1

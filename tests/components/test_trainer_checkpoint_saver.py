@@ -22,10 +22,14 @@ from trainer.checkpoint import (
     SaveReport,
     SaveSchedule,
     StopRequest,
+)
+from trainer.checkpoint.state_file import Snapshot, restore
+from voxsrc.checkpoint_interval import (
+    LARGEST_DELAY_SHARE,
+    LONGEST_INTERVAL_S,
+    SHORTEST_INTERVAL_S,
     interval_s,
 )
-from trainer.checkpoint.interval import LARGEST_DELAY_SHARE, LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S
-from trainer.checkpoint.state_file import Snapshot, restore
 from voxsrc.errors import ConfigError, StorageError
 
 TIMEOUT_S = 20.0

@@ -211,7 +211,7 @@ class TestCommand:
         arguments = ["--recipe=demo", "--utterances=200", "--crops-per-second=10", "--json"]
         code, output, _ = run(capsys, *arguments)
         assert code == 0
-        assert json.loads(output)["request"]["work_hours"] == pytest.approx(600 * 64 / 10 / 3600)
+        assert json.loads(output)["request"]["work_hours"] == pytest.approx(1000 * 64 / 10 / 3600)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -212,6 +212,9 @@ def _extract(parsed: argparse.Namespace) -> None:
     from feature_extractor.plan import read_plan
 
     _check_num_workers(parsed.num_workers)
+    if _without_plan(parsed.output) is not None:
+        print(f"{parsed.output} is finished already; nothing to extract")
+        return
     num_shards = read_plan(parsed.output).num_shards
     part, chosen = parsed.part, parsed.shards
     shards = _part_of(part, num_shards) if part else _chosen_shards(chosen, num_shards)
@@ -222,7 +225,25 @@ def _finish(parsed: argparse.Namespace) -> None:
     """Checks that all shards of the plan are made, and writes index and manifest."""
     from feature_extractor.finishing import finish
 
-    _conclude(parsed, finish(parsed.output))
+    _conclude(parsed, _without_plan(parsed.output) or finish(parsed.output))
+
+
+def _without_plan(output_uri: str) -> Manifest | None:
+    """The manifest of a finished set that came without its plan, as a copy does; None with a plan.
+
+    Raises:
+        NotFoundError: If there is neither.
+    """
+    from feature_extractor.plan import read_plan
+
+    try:
+        read_plan(output_uri)
+    except NotFoundError as error:
+        try:
+            return read_manifest(output_uri)
+        except NotFoundError:
+            raise error from None
+    return None
 
 
 def _finished_manifest(parsed: argparse.Namespace, options: ExtractionOptions) -> Manifest | None:
