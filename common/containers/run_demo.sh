@@ -62,7 +62,7 @@ samples="$root/data/samples"
   --set "test_audio=$samples" --set "test_list=$samples/test_list.txt" --set "test_features=$output/features/test" \
   --set "trials=$samples/test_trials.txt" \
   --set "training=$output/training" --set "evaluation=$output/evaluation" \
-  --set recipe=demo --set 'parts=[0/2, 1/2]' --set num_workers=1 ${options[@]+"${options[@]}"}
+  --set recipe=demo --set speed=0.9,1.1 --set 'parts=[0/2, 1/2]' --set num_workers=1 ${options[@]+"${options[@]}"}
 
 "$PYTHON" - "$output/evaluation" <<'PYTHON'
 import json, pathlib, sys

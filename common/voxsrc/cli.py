@@ -14,6 +14,7 @@ def build_parser() -> argparse.ArgumentParser:
         cost,
         embed,
         features,
+        fuse,
         identify,
         metrics,
         models,
@@ -26,7 +27,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="voxsrc", description="Speaker verification for VoxSRC.")
     parser.add_argument("--version", action="version", version=f"voxsrc {voxsrc.__version__}")
     groups = parser.add_subparsers(dest="group", required=True, metavar="COMMAND")
-    for module in (features, models, verify, identify, embed, metrics, trials, submission, pipeline, cost):
+    for module in (
+        features,
+        models,
+        verify,
+        identify,
+        embed,
+        metrics,
+        fuse,
+        trials,
+        submission,
+        pipeline,
+        cost,
+    ):
         module.add_commands(groups)
     return parser
 

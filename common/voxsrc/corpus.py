@@ -137,6 +137,16 @@ def read_trials(uri: str) -> TrialList:
     )
 
 
+def write_trials(uri: str, trials: TrialList) -> None:
+    """Writes lines `1|0 path path`, or `path path` of a blind list; with tabs where paths have spaces."""
+    pairs = zip(trials.enrollments, trials.tests, strict=True)
+    columns = [[*pair] for pair in pairs]
+    if trials.labels is not None:
+        columns = [[str(label), *pair] for label, pair in zip(trials.labels.tolist(), columns, strict=True)]
+    lines = (_separator("".join(line)).join(line) + "\n" for line in columns)
+    storage.write_bytes(uri, "".join(lines).encode())
+
+
 def utterances_from_paths(paths: Iterable[str]) -> tuple[list[Utterance], str]:
     """Makes utterances of files that lie as `speaker/[session/]file` below some common folder.
 

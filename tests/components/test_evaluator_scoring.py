@@ -21,6 +21,7 @@ from evaluator.scorers import PldaScorer
 from voxsrc.corpus import read_trials
 from voxsrc.embedding import Embeddings
 from voxsrc.feature_set import FeatureSet
+from voxsrc.metrics import equal_error_rate, error_rates
 from voxsrc.models.stored import load_model
 from voxsrc.scoring import Plda
 
@@ -69,6 +70,13 @@ def test_every_scoring_is_calibrated_on_speakers_that_training_held_out(
         assert calibration["inputs"] == ["score"]
         np.testing.assert_allclose(llrs, calibration["weights"][0] * scores + calibration["bias"], atol=1e-9)
         assert metrics["scoring"] == scoring
+    # For fusion, what the calibration was fitted on.
+    trials = read_trials(str(tmp_path / "held_out_trials.txt"))
+    assert speakers_of(trials.utterance_ids()) <= held_out
+    held_out_scores = file_scores(tmp_path / "held_out_scores.txt")
+    assert equal_error_rate(error_rates(held_out_scores, trials.labels)) == pytest.approx(
+        calibration["fitted_on"]["eer"]
+    )
     assert 0 < metrics["eer"] < 0.5
     assert math.isfinite(metrics["cllr"])
     assert metrics["warnings"] == []

@@ -15,6 +15,11 @@ from voxsrc.scoring.calibration import LogisticCalibration
 from voxsrc.scoring.errors import ScoringError
 from voxsrc.scoring.vectors import FloatArray, checked_scores
 
+# What an evaluation leaves for fusion, in its output.
+SCORES_NAME = "scores.txt"
+HELD_OUT_TRIALS_NAME = "held_out_trials.txt"
+HELD_OUT_SCORES_NAME = "held_out_scores.txt"
+
 
 @dataclass(frozen=True, eq=False)
 class SystemScores:

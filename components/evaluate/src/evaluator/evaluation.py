@@ -21,15 +21,15 @@ from evaluator.utterances import (
     embedded,
 )
 from voxsrc import storage
-from voxsrc.corpus import TrialList, read_trials
+from voxsrc.corpus import TrialList, read_trials, write_trials
 from voxsrc.errors import CorpusError
 from voxsrc.models.stored import load_model
 from voxsrc.scores import MatchedScores, matched, read_scores, write_scores
 from voxsrc.scoring import duplicated_trials, pairs_of
+from voxsrc.scoring.fusion import HELD_OUT_SCORES_NAME, HELD_OUT_TRIALS_NAME, SCORES_NAME
 from voxsrc.submission import write_submission
 from voxsrc.trial_lists import Recognition, contradictions, recognise, speaker_pairs
 
-SCORES_NAME = "scores.txt"
 LLRS_NAME = "log_likelihood_ratios.txt"
 SUBMISSION_NAME = "submission.zip"
 _CACHE_NAME = "embeddings"
@@ -52,6 +52,9 @@ def evaluate(options: EvaluationOptions) -> None:
     write_scores(evaluation.uri(SCORES_NAME), trials, evaluation.scores)
     if evaluation.llrs is not None:
         write_scores(evaluation.uri(LLRS_NAME), trials, evaluation.llrs)
+    if (held_out := evaluation.calibration.held_out) is not None:
+        write_trials(evaluation.uri(HELD_OUT_TRIALS_NAME), held_out.trials)
+        write_scores(evaluation.uri(HELD_OUT_SCORES_NAME), held_out.trials, held_out.scores)
     print(f"scores: {evaluation.uri(SCORES_NAME)}")
     if trials.labels is None:
         _submit(evaluation)
@@ -134,6 +137,8 @@ def _delete_left_over(evaluation: Evaluation) -> None:
     left_over = [UNUSABLE_NAME]
     if evaluation.llrs is None:
         left_over.append(LLRS_NAME)
+    if evaluation.calibration.held_out is None:
+        left_over += [HELD_OUT_TRIALS_NAME, HELD_OUT_SCORES_NAME]
     left_over += [METRICS_NAME, REPORT_NAME] if evaluation.trials.labels is None else [SUBMISSION_NAME]
     for name in left_over:
         storage.delete(evaluation.uri(name), missing_ok=True)

@@ -19,11 +19,25 @@ from evaluator.scorers import (
     qualities,
 )
 from evaluator.training_set import TrainingSet
+from voxsrc.corpus import TrialList
 from voxsrc.embedding import CROPS, WHOLE_UTTERANCES, Embeddings
 from voxsrc.embedding.embedder import Embedder
 from voxsrc.errors import ConfigError, CorpusError
 from voxsrc.models.stored import ModelError, StoredModel
 from voxsrc.scoring import LogisticCalibration, ScoringError
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutScores:
+    """The scores of trials among held-out training speakers, to calibrate on or to fuse by.
+
+    Attributes:
+        trials: N labelled trials.
+        scores: (N,) as the trials of the evaluation are scored.
+    """
+
+    trials: TrialList
+    scores: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +48,13 @@ class Calibration:
         map: Takes scores, and quality measures if `quality`; None if there is no calibration.
         source: What it was fitted on, or why there is none; a clause.
         quality: Whether quality measures come after the score.
+        held_out: What it was fitted on here; None if it came with the model.
     """
 
     map: LogisticCalibration | None
     source: str
     quality: bool = False
+    held_out: "HeldOutScores | None" = None
 
     def llrs(
         self, scorer: Scorer, scores: FloatArray, embeddings: Embeddings, first: Rows, second: Rows
@@ -128,7 +144,10 @@ def _fitted(
         return Calibration(
             None, "there is no calibration: on held-out speakers the scores are worse than chance"
         )
-    return Calibration(fitted, _told(fitted.fitted_on), options.quality)
+    ids = embeddings.utterance_ids
+    listed = TrialList(trials.labels, [ids[row] for row in trials.first], [ids[row] for row in trials.second])
+    final = fitted.llr(inputs) if options.quality else scores
+    return Calibration(fitted, _told(fitted.fitted_on), options.quality, HeldOutScores(listed, final))
 
 
 def _told(facts: Mapping[str, Any]) -> str:
