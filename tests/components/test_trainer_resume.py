@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from commands import identities
+from trainer.checkpoint import CheckpointStore
 from training_runs import (
     AAM,
     ANGLEPROTO,
@@ -172,7 +173,9 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(
     case, output = cases["aam"], tmp_path / "run"
     place = ("trainer.training:Training._loss", 14, signal.SIGKILL)
     assert trainings.run(case.arguments(output), signal_at_call=place).killed
-    older, newest = sorted((output / "checkpoints").glob("step-*"))[-2:]
+    # Those that the pointer names: a file that the kill left before it was published is none.
+    entries = sorted(CheckpointStore(str(output)).entries, key=lambda entry: entry.step)[-2:]
+    older, newest = (output / "checkpoints" / entry.name for entry in entries)
     content = newest.read_bytes()
     if damage == "flipped":
         newest.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
