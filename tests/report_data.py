@@ -2,7 +2,7 @@
 
 import io
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,18 @@ def clip_of(utterance_id: str) -> bytes:
     return file.getvalue()
 
 
+def clips_of(utterance_ids: Sequence[str]) -> dict[str, bytes]:
+    """`clip_of` each."""
+    return {name: clip_of(name) for name in utterance_ids}
+
+
 def small_report(
     *,
     num_trials: int = 400,
     num_systems: int = 1,
     with_llrs: bool = True,
     speakers: tuple[str, ...] = SPEAKERS,
-    clip: Callable[[str], bytes | None] | None = None,
+    clips: Callable[[Sequence[str]], Mapping[str, bytes]] | None = None,
     seed: int = 0,
     **changes: Any,
 ) -> ReportData:
@@ -42,7 +47,7 @@ def small_report(
         num_systems: The first is the best; all but the last have log-likelihood ratios.
         with_llrs: Whether any system has log-likelihood ratios.
         speakers: Whom the trials are of.
-        clip: See `ReportData`.
+        clips: See `ReportData`.
         seed: Seed of all that is random.
         changes: Other fields of `ReportData`.
     """
@@ -82,6 +87,6 @@ def small_report(
         "comparisons": comparisons,
         "facts": {"trials": "made up", "model": "none"},
     }
-    if clip is not None:
-        fields["clip"] = clip
+    if clips is not None:
+        fields["clips"] = clips
     return ReportData(**(fields | changes))

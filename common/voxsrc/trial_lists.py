@@ -228,6 +228,29 @@ def speakers_from_paths(trials: TrialList) -> dict[str, str]:
     return {folder + utterance.utterance_id: utterance.speaker_id for utterance in utterances}
 
 
+def trusted_speakers(trials: TrialList) -> tuple[dict[str, str] | None, str]:
+    """The speaker of each utterance by its path; or None, and why they cannot be told or believed."""
+    try:
+        speaker_of = speakers_from_paths(trials)
+    except CorpusError as error:
+        return None, f"the paths do not name the speakers ({error})"
+    if wrong := contradictions(trials, speaker_pairs(trials, speaker_of)):
+        return None, told_contradictions(trials, speaker_of, wrong, "the paths")
+    return speaker_of, ""
+
+
+def told_contradictions(
+    trials: TrialList, speaker_of: Mapping[str, str], wrong: Sequence[int], source: str
+) -> str:
+    """`contradictions` in words; `source` names the speakers."""
+    first, second = trials.enrollments[wrong[0]], trials.tests[wrong[0]]
+    truth = "the same speaker" if speaker_of[first] == speaker_of[second] else "two speakers"
+    return (
+        f"{len(wrong):,} labels contradict the speakers, the first of trial {wrong[0] + 1}, {first} {second}"
+        f": {truth} by {source}, but its label says otherwise"
+    )
+
+
 def speaker_pairs(trials: TrialList, speaker_of: Mapping[str, str]) -> list[tuple[str, str]]:
     """The speakers of enrolment and test of each trial, for the speaker bootstrap.
 

@@ -121,7 +121,8 @@ class Verifier:
                 self._warn(warning)
             return self._embedder.embed_features(self._extract(recording.waveform))
         except AudioError as error:
-            raise VerificationError(f"{uri} cannot be used: {error}; give a recording of speech") from error
+            remedy = "" if error.reason == "too_long" else "; give a recording of speech"
+            raise VerificationError(f"{uri} cannot be used: {error}{remedy}") from error
 
     def compare(
         self,

@@ -1,11 +1,16 @@
 """Straight from audio, and short pieces of it for the report's players."""
 
+import base64
+import dataclasses
 import io
 import itertools
+import json
 import logging
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -17,6 +22,9 @@ from commands import contents
 from corpora import archive_bytes, write_files
 from evaluations import Evaluations, Trained, write_trials
 from evaluator.clips import CLIP_S, Clips
+from evaluator.report import write_report
+from report_data import small_report
+from voxsrc import storage
 from voxsrc.errors import CorpusError
 from voxsrc.features.scipy_log_mel import LogMelExtractor
 from voxsrc.models.stored import load_model
@@ -156,6 +164,38 @@ def test_paths_that_tell_no_speakers(trained: Trained, evaluations: Evaluations,
     assert [condition.name for condition in report.conditions] == ["duration of the shorter utterance (s)"]
 
 
+def test_folders_that_are_no_speakers_by_the_labels(
+    trained: Trained, evaluations: Evaluations, tmp_path: Path
+) -> None:
+    """Anonymous parts such as part0/, part1/ look like speakers; the labels say that they are not."""
+    names = [f"part{number % 2}/{number:05d}.wav" for number in range(6)]
+    write_files(tmp_path / "parts", {name: wav(noise(0.4, seed=place)) for place, name in enumerate(names)})
+    trials = tmp_path / "trials.txt"
+    pairs = itertools.pairwise(names)
+    trials.write_text("".join(f"{place % 2} {a} {b}\n" for place, (a, b) in enumerate(pairs)))
+    metrics = evaluations.metrics(
+        tmp_path / "output", "--model", trained.model, "--trials", trials, "--audio", tmp_path / "parts"
+    )
+    assert metrics["eer_interval"] is None
+    (warning,) = metrics["warnings"]
+    assert "2 labels contradict the speakers" in warning
+    assert "by the paths, but its label says otherwise" in warning
+
+
+def test_features_of_resampled_audio_are_warned_of(
+    trained: Trained, evaluations: Evaluations, tmp_path: Path
+) -> None:
+    features = tmp_path / "resampled"
+    shutil.copytree(trained.test, features)
+    manifest = json.loads((features / "manifest.json").read_text())
+    manifest["counts"]["resampled_utterances"] = 7
+    (features / "manifest.json").write_text(json.dumps(manifest))
+    arguments = ["--model", trained.model, "--trials", trained.trials, "--features", features]
+    (warning,) = evaluations.metrics(tmp_path / "output", *arguments)["warnings"]
+    assert warning.startswith("7 of ")
+    assert "had another sample rate than 16000 Hz" in warning
+
+
 class TestClips:
     """Players of the report."""
 
@@ -163,18 +203,16 @@ class TestClips:
         long = noise(CLIP_S + 1, 8_000)
         write_files(tmp_path, {"a/x.wav": wav(long, 8_000), "a/y.m4a": m4a(noise(0.5))})
         with Clips(str(tmp_path), ["a/x.wav", "a/y.wav"]) as clips:
-            content, other = clips("a/x.wav"), clips("a/y.wav")
-        assert content is not None
-        assert other is not None
-        samples, rate_hz = soundfile.read(io.BytesIO(content))
+            found = clips(["a/x.wav", "a/y.wav"])
+        samples, rate_hz = soundfile.read(io.BytesIO(found["a/x.wav"]))
         assert rate_hz == 16_000
         assert samples.shape == (CLIP_S * 16_000,)
         np.testing.assert_allclose(samples[::2][:1000], long[:1000], atol=0.02)
-        assert soundfile.info(io.BytesIO(other)).format == "FLAC"
+        assert soundfile.info(io.BytesIO(found["a/y.wav"])).format == "FLAC"
 
     def test_no_audio_no_clips(self) -> None:
         with Clips(None, ["a/x.wav"]) as clips:
-            assert clips("a/x.wav") is None
+            assert clips(["a/x.wav"]) == {}
 
     @pytest.mark.parametrize(
         ("spoil", "reason"),
@@ -194,10 +232,46 @@ class TestClips:
         write_files(tmp_path, {"a/x.wav": wav(noise(0.4)), "a/y.wav": wav(noise(0.4))})
         spoil(tmp_path / "a/x.wav")
         with caplog.at_level(logging.WARNING), Clips(str(tmp_path), ["a/x.wav", "a/y.wav"]) as clips:
-            assert clips("a/x.wav") is None
-            assert clips("a/y.wav") is not None
+            assert list(clips(["a/x.wav", "a/y.wav"])) == ["a/y.wav"]
         (message,) = caplog.messages
         assert re.match(f"no player for a/x.wav: {reason}", message)
+
+    @pytest.mark.parametrize("form", ["tar.gz", "tar.zst"])
+    def test_a_report_reads_an_archive_once(
+        self, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever the order of its worst errors; a compressed archive is opened anew for a step back."""
+        data = small_report(num_trials=60, conditions=[])
+        names = sorted({*data.enrollments, *data.tests})
+        members = {name: wav(noise(0.2, seed=place)) for place, name in enumerate(names)}
+        (tmp_path / f"audio.{form}").write_bytes(archive_bytes(form, members))
+        opened: list[object] = []
+        open_binary = storage.open_binary
+
+        def counting(uris: Sequence[str]) -> BinaryIO:
+            opened.append(uris)
+            return open_binary(uris)
+
+        with Clips(str(tmp_path / f"audio.{form}"), names) as clips:
+            monkeypatch.setattr(storage, "open_binary", counting)
+            write_report(str(tmp_path), dataclasses.replace(data, clips=clips))
+            assert len(opened) == 1
+            backwards = clips(names[::-1])
+            assert len(opened) == 2
+        assert set(backwards) == set(names)
+        assert len(set(backwards.values())) == len(names)
+        text = (tmp_path / "report.html").read_text()
+        found = re.findall(r'src="data:audio/flac;base64,([^"]*)" aria-label="[^"]*: ([^"]*)"', text)
+        assert len(found) >= 2
+        assert all(base64.b64decode(content) == backwards[name] for content, name in found)
+
+    def test_names_of_one_file_share_its_clip(self, tmp_path: Path) -> None:
+        (tmp_path / "audio.tar.gz").write_bytes(archive_bytes("tar.gz", {"a/x.m4a": m4a(noise(0.2))}))
+        names = ["a/x.wav", "a/x.m4a"]
+        with Clips(str(tmp_path / "audio.tar.gz"), names) as clips:
+            found = clips(names)
+        assert set(found) == set(names)
+        assert len(set(found.values())) == 1
 
     def test_audio_of_something_else_is_an_error(self, tmp_path: Path) -> None:
         write_files(tmp_path, {"b/z.wav": wav(noise(0.4))})

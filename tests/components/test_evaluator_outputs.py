@@ -226,3 +226,55 @@ def test_kfp_itself_reads_what_is_written(trained: Trained, evaluations: Evaluat
     assert outputs["metrics"].metadata["eer"] == metrics["eer"]
     assert outputs["roc"].metadata["confidenceMetrics"][-1]["recall"] == 1
     assert outputs["report"].uri == str(tmp_path / "report")
+
+
+def test_nothing_of_an_earlier_evaluation_is_left_beside_a_later_one(
+    blind: str, trained: Trained, evaluations: Evaluations, tmp_path: Path
+) -> None:
+    evaluations.whole = True
+    output = tmp_path / "output"
+    evaluations.metrics(output, *job(trained))
+    assert {"det.png", "scores.png", "report.html"} < {path.name for path in output.iterdir()}
+    (output / "notes.png").write_bytes(b"the user's own")
+    assert evaluations(*job(trained, "--trials", blind), "--output", output).code == 0
+    assert {path.name for path in output.iterdir()} == {
+        "embeddings", "log_likelihood_ratios.txt", "notes.png", "scores.txt", "submission.zip",
+    }  # fmt: skip
+
+
+def test_audio_that_is_not_there_is_found_before_anything_is_embedded(
+    trained: Trained, evaluations: Evaluations, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    evaluations.metrics(output, *job(trained))
+    before = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
+    evaluations.embedded.clear()
+    outcome = evaluations(*job(trained), "--output", output, "--audio", tmp_path / "nowhere")
+    assert outcome.code == 1
+    assert str(tmp_path / "nowhere") in outcome.error
+    assert evaluations.embedded == []
+    assert {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()} == before
+
+
+def test_draws_that_were_left_out_are_told(
+    trained: Trained, evaluations: Evaluations, tmp_path: Path
+) -> None:
+    trials = read_trials(trained.trials)
+    pairs = list(zip(trials.enrollments, trials.tests, strict=True))
+    target = next(pair for pair, label in zip(pairs, trials.labels, strict=True) if label)
+    other = next(
+        pair for pair, label in zip(pairs, trials.labels, strict=True)
+        if not label and not {name.split("/")[0] for name in pair} & {target[0].split("/")[0]}
+    )  # fmt: skip
+    (tmp_path / "two.txt").write_text(f"1 {' '.join(target)}\n0 {' '.join(other)}\n")
+    metrics = evaluations.metrics(tmp_path / "output", *job(trained, "--trials", tmp_path / "two.txt"))
+    left_out = metrics["num_resamples_left_out"]
+    assert left_out > 1
+    assert any(f"{left_out} of 20 draws of the speakers lacked" in warning for warning in metrics["warnings"])
+
+
+def test_with_p_target_001_the_same_metric_is_told_once(
+    trained: Trained, evaluations: Evaluations, tmp_path: Path
+) -> None:
+    outcome = evaluations(*job(trained), "--output", tmp_path / "output", "--p-target", 0.01)
+    assert outcome.output.count("minDCF") == 1

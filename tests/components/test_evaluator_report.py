@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,7 +23,7 @@ from evaluator.report import (
     System,
     write_report,
 )
-from report_data import clip_of, small_report
+from report_data import clip_of, clips_of, small_report
 from voxsrc import storage
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
@@ -89,7 +90,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Written:
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """Three systems, the last without log-likelihood ratios, with clips."""
-    return written(tmp_path_factory.mktemp("full"), small_report(num_systems=3, clip=clip_of))
+    return written(tmp_path_factory.mktemp("full"), small_report(num_systems=3, clips=clips_of))
 
 
 def test_files(plain: Written) -> None:
@@ -150,7 +151,7 @@ def test_only_the_pages_own_script_may_run(plain: Written) -> None:
 def test_hostile_names_are_only_text(tmp_path: Path) -> None:
     hostile = small_report(
         num_systems=2,
-        clip=clip_of,
+        clips=clips_of,
         speakers=(f"a{HOSTILE}", f"b{HOSTILE}", f"c{HOSTILE}"),
         title=HOSTILE,
         facts={HOSTILE: HOSTILE},
@@ -211,7 +212,10 @@ def test_unusable_data(changes: dict[str, Any], expected: str) -> None:
 
 def test_unknown_clip_format(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match=r"clip of .*wav: begins with b'MThd'; expected WAV"):
-        write_report(str(tmp_path), small_report(num_trials=60, conditions=[], clip=lambda _: b"MThd..."))
+        write_report(
+            str(tmp_path),
+            small_report(num_trials=60, conditions=[], clips=lambda ids: dict.fromkeys(ids, b"MThd...")),
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -232,8 +236,29 @@ def test_without_clips(plain: Written) -> None:
     assert "No recordings are at hand" in plain.text
 
 
+def test_clips_are_asked_for_once(tmp_path: Path) -> None:
+    asked: list[Sequence[str]] = []
+
+    def but_the_first(utterance_ids: Sequence[str]) -> dict[str, bytes]:
+        asked.append(utterance_ids)
+        return clips_of(utterance_ids[1:])
+
+    data = small_report(conditions=[], clips=but_the_first)
+    # The same recording in all trials: it is in every wrong one.
+    data = dataclasses.replace(data, tests=["x.wav"] * len(data.tests))
+    players = written(tmp_path, data).page.of("audio")
+    [ids] = asked
+    assert len(ids) == len(set(ids)) == 21
+    assert len(players) == 39
+    played = {(player["aria-label"] or "").rsplit(": ", 1)[1] for player in players}
+    assert played == set(ids[1:])
+
+
 def test_clips_are_bounded(tmp_path: Path) -> None:
-    found = written(tmp_path, small_report(conditions=[], clip=lambda _: b"RIFF" + bytes(999_996)))
+    def of_a_megabyte(utterance_ids: Sequence[str]) -> dict[str, bytes]:
+        return dict.fromkeys(utterance_ids, b"RIFF" + bytes(999_996))
+
+    found = written(tmp_path, small_report(conditions=[], clips=of_a_megabyte))
     assert len(found.page.of("audio")) == 8
     assert "32 recordings are left out" in found.text
 
@@ -273,6 +298,30 @@ def test_other_target_share(tmp_path: Path) -> None:
     assert "minDCF (0.1\N{NO-BREAK SPACE}%)" in text
     assert "Bayes threshold (0.1\N{NO-BREAK SPACE}%)" in text
     assert "(5\N{NO-BREAK SPACE}%)" not in text
+
+
+def test_the_second_target_share_is_not_shown_twice(tmp_path: Path) -> None:
+    """Where the first is 1 % as well."""
+
+    def report_at(p_target: float) -> tuple[str, int]:
+        data = small_report(num_systems=2, p_target=p_target, conditions=[])
+        estimates = {"min_dcf": Estimate(7.171), "min_dcf_p01": Estimate(7.272)}
+        systems = [dataclasses.replace(system, estimates=estimates) for system in data.systems]
+        comparisons = [
+            Comparison("system 0", "system 1", key, Estimate(-7.373), 0.5)
+            for key in ("min_dcf", "min_dcf_p01")
+        ]
+        data = dataclasses.replace(data, systems=systems, comparisons=comparisons)
+        text = written(tmp_path / str(p_target), data).text
+        return text, text.count("−7.373")
+
+    both, num_compared = report_at(0.05)
+    assert num_compared == 2
+    assert "7.272" in both
+    one, num_compared = report_at(0.01)
+    assert num_compared == 1
+    assert "7.272" not in one
+    assert "7.171" in one
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-3])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from evaluator.report import write_report
-from report_data import clip_of, small_report
+from report_data import clips_of, small_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -60,7 +60,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     long = "a-very-long-name-without-any-place-to-break-it-" * 3
     data = small_report(
         num_systems=3,
-        clip=clip_of,
+        clips=clips_of,
         speakers=("anna", "ben", "carl", "dora", "emil", long),
         warnings=[f"something about gs://bucket/{long}"],
         facts={"model": long, long: "model"},

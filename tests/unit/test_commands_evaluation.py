@@ -121,7 +121,7 @@ def test_without_speakers_the_intervals_are_left_out_and_a_list_brings_them_back
     outcome = voxsrc(*corpus.arguments(**options), "--json")
     summary = json.loads(outcome.output)
     assert summary["eer_interval"] is summary["min_dcf_interval"] is summary["num_speakers"] is None
-    assert "no intervals, as the paths do not name the speakers" in outcome.errors
+    assert "no intervals: the paths do not name the speakers" in outcome.errors
     assert "[" not in voxsrc(*corpus.arguments(**options)).output
     listed = sorted({f"{path.split('-')[0]} {path}\n" for pair in corpus.pairs for path in pair})
     (corpus.folder / "speakers.txt").write_text("".join(listed))

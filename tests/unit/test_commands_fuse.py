@@ -83,14 +83,36 @@ def test_a_system_that_was_not_evaluated_so_or_a_single_one_is_refused(
     one = ["--system", f"one={tmp_path / 'one'}"]
     assert "found 1, expected two or more" in voxsrc("fuse", *one, *flags).error
     assert "expected NAME=DIR" in voxsrc("fuse", *one, "--system", "two", *flags).error
-    (tmp_path / "two" / NAMES[0]).unlink()
-    missing = voxsrc("fuse", *one, "--system", f"two={tmp_path / 'two'}", *flags)
-    assert missing.code == 1
-    assert f"{tmp_path / 'two' / NAMES[0]}" in missing.error
+    for name in (NAMES[1], NAMES[0]):
+        (tmp_path / "two" / name).unlink()
+        untrained = voxsrc("fuse", *one, "--system", f"two={tmp_path / 'two'}", *flags)
+        assert untrained.code == 1
+        assert untrained.error.startswith(f"system 'two': {tmp_path / 'two'} has no held_out_trials.txt with")
+        assert "evaluate it again with --train-features" in untrained.error
+    mistyped = voxsrc("fuse", *one, "--system", f"two={tmp_path / 'tow'}", *flags)
+    assert f"{tmp_path / 'tow' / NAMES[0]}" in mistyped.error and "evaluate" not in mistyped.error
     write_trials(str(tmp_path / "two" / NAMES[0]), trials_of("other", 800))
     write_scores(str(tmp_path / "two" / NAMES[1]), trials_of("other", 800), np.arange(800.0))
     assert "'one' and 'two'" in voxsrc("fuse", *one, "--system", f"two={tmp_path / 'two'}", *flags).error
     assert not (tmp_path / "fused.txt").exists()
+
+
+def test_a_system_that_speaks_against_its_scores_is_warned_of_on_stderr(
+    voxsrc: Command, tmp_path: Path, test_trials: TrialList
+) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        make_system(tmp_path / name, test_trials, seed)
+    for name in NAMES[1:]:
+        reversed_ = read_scores(str(tmp_path / "two" / name))
+        trials = test_trials if name == NAMES[2] else trials_of("train", 800)
+        write_scores(str(tmp_path / "two" / name), trials, -matched(reversed_, trials).scores)
+    outcome = voxsrc(
+        "fuse", "--system", f"one={tmp_path / 'one'}", "--system", f"two={tmp_path / 'two'}",
+        "--trials", str(tmp_path / "trials.txt"), "--output", str(tmp_path / "fused.txt"),
+    )  # fmt: skip
+    assert outcome.code == 0
+    assert outcome.errors.startswith("warning: a system with a negative weight")
+    assert "warning" not in outcome.output
 
 
 def test_trials_survive_being_written(tmp_path: Path, test_trials: TrialList) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from audio_files import noise, wav
 from commands import Outcome
@@ -82,6 +83,19 @@ def test_verify_says_score_probability_decision_and_why(run: Run, model: Path, t
     assert "at least the threshold, 0.7500" in given and "the one that was given" in given
 
 
+def test_verify_says_when_no_score_can_be_accepted(run: Run, model: Path, tmp_path: Path) -> None:
+    a, b = recording(tmp_path / "a.wav"), recording(tmp_path / "b.wav")
+    common = ["verify", a, b, "--model", model]
+    output = run(*common, "--prior", "1e-6").output
+    assert "different speakers" in output
+    assert (
+        "With prior 1e-06 and equal costs nothing can be accepted, as no cosine reaches 1.0908.\n" in output
+    )
+    output = run(*common, "--prior", "0.999999999999999").output
+    assert "equal costs everything is accepted, as every cosine is above -1.32" in output
+    assert "can be accepted" not in run(*common, "--prior", "0.001").output
+
+
 def test_verify_as_json(run: Run, model: Path, tmp_path: Path) -> None:
     a, b = recording(tmp_path / "a.wav", 1), recording(tmp_path / "8k.wav", 2, 8_000)
     outcome = run("verify", a, b, "--model", model, "--json", "--prior", "0.1")
@@ -153,6 +167,20 @@ def test_embed_writes_the_embeddings_of_a_feature_set(
     )
     crops = Embedder(loaded, mode=CROPS).embed_set(features, ids).vectors
     np.testing.assert_array_equal(read_embeddings(str(output)).vectors, crops)
+
+
+def test_embed_opens_the_set_as_the_device_wants(
+    run: Run, bare_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_feature_set(tmp_path / "set", [[60, 80], [60]])
+    utterance_id = FeatureSet.open(str(tmp_path / "set")).index.utterance_ids[0]
+    (tmp_path / "list.txt").write_text(f"spk {utterance_id}\n")
+    monkeypatch.setenv("VOXSRC_CACHE", str(tmp_path / "cache"))
+    where = ["embed", tmp_path / "list.txt", "--features", tmp_path / "set", "--model", bare_model]
+    for kind, mapped in (("cpu", 0), ("cuda", 1)):
+        monkeypatch.setattr("voxsrc.embedding.opening.chosen_device", lambda _, kind=kind: torch.device(kind))
+        assert run(*where, "--output", tmp_path / "out.npz", "--device", "cpu").code == 0
+        assert len(list((tmp_path / "cache").glob("*.u8"))) == mapped
 
 
 def test_embed_reads_audio_too(run: Run, bare_model: Path, tmp_path: Path) -> None:
@@ -229,6 +257,55 @@ def test_identify_names_the_speaker_or_none_of_these(run: Run, model: Path, tmp_
         "0.9999999",
     ).output
     assert "stranger.wav: none of these\n" in unknown and "as given" in unknown
+
+
+def test_one_bad_probe_does_not_lose_the_answers(run: Run, model: Path, tmp_path: Path) -> None:
+    for seed, speaker in enumerate(("ann", "bob")):
+        recording(tmp_path / f"known/{speaker}/1.wav", seed)
+    good, other = recording(tmp_path / "p.wav", 1), recording(tmp_path / "q.wav", 0)
+    (tmp_path / "silent.wav").write_bytes(wav(np.zeros(16_000, np.float32)))
+    probes: list[str | Path] = [good, tmp_path / "silent.wav", other, tmp_path / "none.wav", good]
+    common = [*probes, "--enrolled", tmp_path / "known", "--model", model, "--device", "cpu"]
+    outcome = run("identify", *common)
+    assert outcome.code == 1
+    heads = [line for line in outcome.output.splitlines() if line.startswith(str(tmp_path))]
+    assert heads == [
+        f"{good}: bob",
+        f"{tmp_path / 'silent.wav'}: cannot be used",
+        f"{other}: ann",
+        f"{tmp_path / 'none.wav'}: cannot be used",
+        f"{good}: bob",
+    ]
+    silent, missing = [line for line in outcome.errors.splitlines() if line.startswith("error: ")]
+    assert "silent.wav cannot be used: silent: " in silent and "none.wav" in missing
+    in_json = run("identify", *common, "--json")
+    assert in_json.code == 1
+    found = json.loads(in_json.output)["probes"]
+    assert [one["probe"] for one in found] == [str(probe) for probe in probes]
+    assert [one.get("speaker_id") for one in found] == ["bob", None, "ann", None, "bob"]
+    assert [one["error"] is None for one in found] == [True, False, True, False, True]
+    assert "cannot be used: silent: " in found[1]["error"] and "speaker_id" not in found[1]
+
+
+def test_identify_where_no_probe_can_be_used(run: Run, model: Path, tmp_path: Path) -> None:
+    recording(tmp_path / "known/ann/1.wav")
+    (tmp_path / "text.wav").write_bytes(b"no audio")
+    outcome = run("identify", tmp_path / "text.wav", "--enrolled", tmp_path / "known", "--model", model)
+    assert outcome.code == 1
+    assert outcome.output == f"{tmp_path / 'text.wav'}: cannot be used\n"
+    assert "undecodable" in outcome.error
+
+
+def test_identify_says_when_nobody_can_be_accepted(run: Run, model: Path, tmp_path: Path) -> None:
+    probe = recording(tmp_path / "known/ann/1.wav")
+    common = ["identify", probe, "--enrolled", tmp_path / "known", "--model", model]
+    text = run(*common, "--prior", "1e-6").output
+    assert f"{probe}: none of these" in text
+    assert (
+        "with prior 1e-06 and 1 enrolled nothing can be accepted, as no cosine reaches 1.0908: Bayes'" in text
+    )
+    assert "accepted from" not in text
+    assert "accepted from 0.4000" in run(*common).output
 
 
 def test_identify_without_calibration_makes_no_decision(run: Run, bare_model: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,18 @@ from voxsrc.cost.report import as_markdown
 from voxsrc.errors import ConfigError
 
 GPUS = ["T4", "L4", "V100", "A100-40", "A100-80", "H100"]
+
+
+@pytest.fixture(autouse=True)
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty settings file in use, and an environment without settings."""
+    for name in os.environ:
+        if name.startswith("VOXSRC_"):
+            monkeypatch.delenv(name)
+    file = tmp_path / "cloud.env"
+    file.touch()
+    monkeypatch.setenv("VOXSRC_CLOUD_ENV", str(file))
+    return file
 
 
 @pytest.fixture
@@ -206,6 +219,27 @@ class TestCommand:
         assert output.strip() == as_markdown(compare_gpus(asked, load_prices()))
         _, one, _ = run(capsys, "--work-hours=48", "--markdown", "--gpu=H100", "--gpus=8")
         assert [line.split("|")[1] for line in one.splitlines() if line.startswith("|")][2:] == [" 8 × H100 "]
+
+    def test_the_table_says_what_is_assumed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        _, output, _ = run(capsys, "--work-hours=48", "--markdown", "--save-seconds=2", "--wait-seconds=0")
+        words = " ".join(output.split())
+        assert words.endswith(
+            "Assumed, not measured: mean hours between preemptions, restore seconds, start seconds."
+        )
+
+    def test_takes_the_region_of_the_settings(
+        self, capsys: pytest.CaptureFixture[str], settings: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.write_text("VOXSRC_REGION=europe-west4\n")
+        arguments = ["--work-hours=1", "--json"]
+        assert json.loads(run(capsys, *arguments)[1])["request"]["region"] == "europe-west4"
+        flag = run(capsys, *arguments, "--region=us-central1")
+        assert json.loads(flag[1])["request"]["region"] == "us-central1"
+        monkeypatch.setenv("VOXSRC_REGION", "mars")
+        code, _, errors = run(capsys, *arguments)
+        assert code == 1
+        assert errors.startswith("error: VOXSRC_REGION: prices.yaml has no region 'mars'")
+        assert "or another region with --region" in errors
 
     def test_takes_the_work_from_a_recipe(self, capsys: pytest.CaptureFixture[str]) -> None:
         arguments = ["--recipe=demo", "--utterances=200", "--crops-per-second=10", "--json"]

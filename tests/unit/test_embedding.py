@@ -14,6 +14,7 @@ from feature_sets import make_feature_set
 from tiny_models import EMBEDDING_DIM, make_model, one_thread
 from voxsrc.embedding import CROPS, WHOLE_UTTERANCES, EmbeddingError, EmbeddingMode
 from voxsrc.embedding.embedder import Embedder
+from voxsrc.embedding.embeddings import MAX_FRAMES
 from voxsrc.errors import AudioError, ConfigError
 from voxsrc.feature_set import FeatureSet
 from voxsrc.features import FbankSpec
@@ -158,6 +159,35 @@ def test_utterances_that_are_too_short_or_missing_are_all_named(model: StoredMod
     # As crops they are looped, as the protocol says.
     mode = EmbeddingMode(name="crops", num_crops=2, crop_frames=least)
     assert np.isfinite(Embedder(model, mode=mode).embed_set(features).vectors).all()
+
+
+def test_no_more_frames_than_the_cap_are_embedded_at_once(model: StoredModel, tmp_path: Path) -> None:
+    make_feature_set(tmp_path / "long", [[200, 201], [60, 900, 200]])
+    features = FeatureSet.open(str(tmp_path / "long"))
+    frames = dict(zip(features.index.utterance_ids, features.index.num_frames.tolist(), strict=True))
+    shapes: list[tuple[int, ...]] = []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    embedder = Embedder(model, max_frames=200)
+    with pytest.raises(EmbeddingError) as caught:
+        embedder.embed_set(features)
+    assert set(caught.value.reasons) == {name for name, count in frames.items() if count > 200}
+    assert "(2 too_long)" in str(caught.value)
+    assert "too_long: 900 frames, at most 200 are embedded as a whole; cut the recording" in str(caught.value)
+    with pytest.raises(AudioError, match="201 frames, at most 200") as refused:
+        embedder.embed_features(np.zeros((201, 40), np.float32))
+    assert refused.value.reason == "too_long"
+    assert shapes == []
+    assert np.isfinite(embedder.embed_features(np.zeros((200, 40), np.float32))).all()
+    mode = EmbeddingMode(name="crops", num_crops=3, crop_frames=100)
+    crops = Embedder(model, mode=mode, max_frames=200, batch_frames=600)
+    assert np.isfinite(crops.embed_set(features).vectors).all()
+    assert max(count * length for count, _, length in shapes) <= 600
+
+
+def test_the_cap_is_above_the_longest_of_voxceleb() -> None:
+    assert WHOLE_UTTERANCES.length_problem(14_500, 8, MAX_FRAMES) == ""
+    assert WHOLE_UTTERANCES.length_problem(360_000, 8, MAX_FRAMES).startswith("too_long: 360000 frames")
+    assert CROPS.length_problem(360_000, 8, MAX_FRAMES) == ""
 
 
 def test_what_cannot_be_asked_for(model: StoredModel, set_uri: str, tmp_path: Path) -> None:

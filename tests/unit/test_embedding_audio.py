@@ -96,6 +96,16 @@ def test_all_unusable_files_are_named_with_the_reason(model: StoredModel, audio:
     assert "(1 silent, 1 too_short, 1 truncated)" in str(caught.value)
 
 
+def test_a_recording_that_is_too_long_is_named_with_the_reason(model: StoredModel, audio: Path) -> None:
+    with pytest.raises(EmbeddingError) as caught:
+        Embedder(model, max_frames=100).embed_audio(str(audio), list(SECONDS))
+    frames = model.description.spec.num_frames(round(16_000 * 1.3))
+    [(name, reason)] = caught.value.reasons.items()
+    assert (name, reason.partition(",")[0]) == ("b/s/2.wav", f"too_long: {frames} frames")
+    found, report = Embedder(model, mode=CROPS, max_frames=100).embed_audio(str(audio), list(SECONDS))
+    assert len(found) == 4 and report.reasons == {}
+
+
 def test_missing_files_are_all_named_before_any_is_read(model: StoredModel, audio: Path) -> None:
     (audio / "a/s/1.wav").write_bytes(b"never read")
     with pytest.raises(EmbeddingError, match=r"2 of 6 utterances .* \(2 missing\)") as caught:

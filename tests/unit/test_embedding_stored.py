@@ -80,6 +80,16 @@ def test_a_cut_or_foreign_file(tmp_path: Path, name: str) -> None:
             read_embeddings(str(path))
 
 
+def test_a_single_array_under_the_name_of_several(tmp_path: Path) -> None:
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, np.zeros((3, 5), np.float32))
+    message = (
+        r"a\.npz: no embeddings: one array \(3, 5\), a file in \.npy; expected several in \.npz; make it"
+    )
+    with pytest.raises(StoredEmbeddingsError, match=message):
+        read_embeddings(str(tmp_path / "a.npz"))
+
+
 def test_a_name_that_tells_no_format(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"out.pkl: expected a name that ends in .npz or .safetensors"):
         write_embeddings(str(tmp_path / "out.pkl"), embeddings(5))

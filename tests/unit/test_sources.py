@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import io
 import os
@@ -133,6 +134,32 @@ def test_what_is_not_audio_is_passed_over_and_counted(tmp_path: Path) -> None:
         assert [member.path for _, member in matching.pairs] == ["s/1.wav", "s/2.FLAC"]
         assert matching.notes == ["1 entries skipped: hidden", "2 entries skipped: not_audio"]
         source.close()
+
+
+def test_hidden_folders_are_no_speakers(tmp_path: Path) -> None:
+    hidden = (
+        ".git/objects/1.wav", ".Trash-1000/files/2.wav", "s/.ipynb_checkpoints/3.wav", "s/.4.wav",
+        "__MACOSX/s/5.wav", "s/._6.wav",
+    )  # fmt: skip
+    members = {"s/1.wav": b"1", "t.x/2.wav": b"2", **dict.fromkeys(hidden, b"0")}
+    for form in FORMS:
+        source = open_source(store_corpus(str(tmp_path / form), form, members))
+        matching = match_all_files(source)
+        assert [utterance.speaker_id for utterance, _ in matching.pairs] == ["s", "t.x"]
+        assert matching.notes == ["6 entries skipped: hidden"]
+        source.close()
+
+
+def test_the_point_before_a_tars_names_hides_nothing(tmp_path: Path) -> None:
+    write_files(tmp_path / "folder", {"s/1.wav": b"1", "t/2.wav": b"2", ".git/3.wav": b"3"})
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "folder", ".")
+        assert "./s/1.wav" in archive.getnames()
+        entry = tarfile.TarInfo("././u/4.wav")
+        archive.addfile(entry, io.BytesIO())
+    scan = open_source(str(tmp_path / "a.tar")).scan()
+    assert sorted(scan.members) == ["./u/4.wav", "s/1.wav", "t/2.wav"]
+    assert scan.skipped == {"hidden": 1}
 
 
 def add_entries(archive: tarfile.TarFile) -> None:
@@ -284,3 +311,11 @@ def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
     assert contents_of(source, match_all_files(source)) == {"ann/1.wav": b"1", "bob/2.wav": b"2"}
     matching = match_utterances(source, listed("ann/1.wav", "bob/broken.wav"))
     assert [utterance.utterance_id for utterance in matching.missing] == ["bob/broken.wav"]
+
+
+def test_a_copy_in_a_hidden_folder_is_no_second_place(tmp_path: Path) -> None:
+    for folder in ("dev", ".Trash-1"):
+        (tmp_path / folder / "s").mkdir(parents=True)
+        (tmp_path / folder / "s" / "1.wav").write_bytes(b"x")
+    with contextlib.closing(open_source(str(tmp_path))) as source:
+        assert source.find_prefix("s/1.wav") == ["dev/"]

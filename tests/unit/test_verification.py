@@ -11,9 +11,10 @@ import pytest
 from audio_files import noise, tone, wav
 from tiny_models import EMBEDDING_DIM, make_model, one_thread
 from voxsrc.embedding import EmbeddingError
+from voxsrc.embedding.embedder import Embedder
 from voxsrc.errors import ConfigError, CorpusError, NotFoundError
 from voxsrc.identification import Enrollment, identify
-from voxsrc.models.stored import ModelError
+from voxsrc.models.stored import ModelError, load_model
 from voxsrc.scoring import LogisticCalibration, ScoringError
 from voxsrc.verification import VerificationError, Verifier
 
@@ -136,6 +137,18 @@ def test_recordings_that_cannot_be_used(verifier: Verifier, tmp_path: Path) -> N
             verifier.compare(good, tmp_path / f"{name}.wav")
     with pytest.raises(NotFoundError, match=r"none\.wav"):
         verifier.compare(good, tmp_path / "none.wav")
+
+
+def test_a_recording_of_hours_is_refused_before_it_fills_the_memory(model: str, tmp_path: Path) -> None:
+    embedder = Embedder(load_model(model), max_frames=50)
+    verifier = Verifier(embedder, None)
+    recording(tmp_path / "podcast.wav", seconds=1.0)
+    with pytest.raises(VerificationError) as caught:
+        verifier.embed(tmp_path / "podcast.wav")
+    message = str(caught.value)
+    assert "podcast.wav cannot be used: too_long: 98 frames, at most 50" in message
+    assert "cut the recording" in message and "give a recording of speech" not in message
+    assert verifier.embed(recording(tmp_path / "short.wav", seconds=0.4)).shape == (EMBEDDING_DIM,)
 
 
 def test_calibrations_that_do_not_fit(tmp_path: Path) -> None:

@@ -65,11 +65,11 @@ def _embeddings(
     parsed: argparse.Namespace, embedder: "Embedder", ids: list[str]
 ) -> tuple["Embeddings", dict[str, Any]]:
     """The embeddings, and what they were made from."""
-    from voxsrc.feature_set import FeatureSet
+    from voxsrc.embedding.opening import open_for_embedding
 
     if parsed.features is not None:
-        # A GPU wants large batches, thus utterances in the order of their lengths and not of shards.
-        features = FeatureSet.open(parsed.features, "by_shard" if embedder.device.type == "cpu" else "mmap")
+        spec = embedder.model.description.spec
+        features = open_for_embedding(parsed.features, parsed.device, spec=spec)
         return embedder.embed_set(features, ids), {"features": parsed.features}
     embeddings, report = embedder.embed_audio(parsed.audio, ids)
     for note in report.notes(embedder.model.description.spec):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from voxsrc.command import add_debug_flag
+from voxsrc.commands.verify import warn
 
 if TYPE_CHECKING:
     from voxsrc.corpus import TrialList
@@ -47,14 +48,10 @@ def _fuse(parsed: argparse.Namespace) -> None:
     from voxsrc.corpus import read_trials
     from voxsrc.scores import write_scores
     from voxsrc.scoring import fit_fusion, fuse
-    from voxsrc.scoring.fusion import HELD_OUT_SCORES_NAME, HELD_OUT_TRIALS_NAME, SCORES_NAME
+    from voxsrc.scoring.fusion import SCORES_NAME
 
     systems = _systems(parsed.system)
-    held_out = [
-        _scores(name, storage.join(folder, HELD_OUT_SCORES_NAME), read_trials(trials_uri))
-        for name, folder in systems
-        for trials_uri in [storage.join(folder, HELD_OUT_TRIALS_NAME)]
-    ]
+    held_out = [_held_out_scores(name, folder) for name, folder in systems]
     fusion = fit_fusion(held_out, p_target=parsed.p_target)
     trials = read_trials(parsed.trials)
     scored = [_scores(name, storage.join(folder, SCORES_NAME), trials) for name, folder in systems]
@@ -65,7 +62,7 @@ def _fuse(parsed: argparse.Namespace) -> None:
     print(f"{parsed.output}: {len(trials):,} fused scores")
     print(f"fitted on {len(held_out[0].trials):,} trials of held-out speakers; weights: {weights}")
     if not fusion.well_ordered:
-        print("warning: a system with a negative weight speaks against its own scores; leave it out")
+        warn("a system with a negative weight speaks against its own scores; leave it out")
 
 
 def _systems(entries: Sequence[str]) -> list[tuple[str, str]]:
@@ -80,6 +77,26 @@ def _systems(entries: Sequence[str]) -> list[tuple[str, str]]:
     if len(systems) < 2:
         raise ConfigError(f"--system: found {len(systems)}, expected two or more to fuse")
     return systems
+
+
+def _held_out_scores(name: str, folder: str) -> "SystemScores":
+    """A system's scores of the speakers that its training held out."""
+    from voxsrc import storage
+    from voxsrc.corpus import read_trials
+    from voxsrc.errors import NotFoundError
+    from voxsrc.scoring.fusion import HELD_OUT_SCORES_NAME, HELD_OUT_TRIALS_NAME, SCORES_NAME
+
+    try:
+        trials = read_trials(storage.join(folder, HELD_OUT_TRIALS_NAME))
+        return _scores(name, storage.join(folder, HELD_OUT_SCORES_NAME), trials)
+    except NotFoundError as error:
+        if not storage.exists(storage.join(folder, SCORES_NAME)):
+            raise
+        raise NotFoundError(
+            f"system {name!r}: {folder} has no {HELD_OUT_TRIALS_NAME} with {HELD_OUT_SCORES_NAME}, which the "
+            "fusion is fitted on; evaluate it again with --train-features, the set that its model was "
+            "trained on, some speakers held out"
+        ) from error
 
 
 def _scores(name: str, uri: str, trials: "TrialList") -> "SystemScores":

@@ -3,14 +3,22 @@
 import argparse
 import dataclasses
 import json
+import sys
 from typing import TYPE_CHECKING
 
-from voxsrc.command import add_debug_flag
-from voxsrc.commands.verify import NO_CALIBRATION, add_decision_options, calibrated_on, warn
+from voxsrc.command import EXIT_FAILED, add_debug_flag
+from voxsrc.commands.verify import (
+    NO_CALIBRATION,
+    add_decision_options,
+    calibrated_on,
+    unreachable,
+    warn,
+)
 
 if TYPE_CHECKING:
-    from voxsrc.identification import Identification
+    from voxsrc.identification import Enrollment, Identification
     from voxsrc.scoring.calibration import LogisticCalibration
+    from voxsrc.verification import Verifier
 
 _NONE = "none of these"
 
@@ -39,24 +47,28 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_debug_flag(command)
 
 
-def _identify(parsed: argparse.Namespace) -> None:
-    """Compares recordings with enrolled speakers: names each one's speaker, or none of these."""
+def _identify(parsed: argparse.Namespace) -> int:
+    """Compares recordings with enrolled speakers: names each one's speaker, or none of these.
+
+    Recordings that cannot be used are reported beside the answers for the others; the exit code is then 1.
+    """
     from voxsrc.verification import Verifier
 
     warnings: list[str] = []
     verifier = Verifier.load(parsed.model, parsed.device, cache_uri=parsed.cache, on_warning=warnings.append)
     enrolled = verifier.enroll(parsed.enrolled)
-    found = {
-        probe: verifier.identify(
-            probe, enrolled, top=parsed.top, prior=parsed.prior, min_score=parsed.threshold
-        )
-        for probe in parsed.probes
-    }
+    found = [(probe, _answer(parsed, verifier, enrolled, probe)) for probe in parsed.probes]
+    problems = [answer for _, answer in found if isinstance(answer, str)]
     for warning in warnings:
         warn(warning)
     if parsed.json:
         fields = {
-            "probes": [{"probe": probe, **dataclasses.asdict(one)} for probe, one in found.items()],
+            "probes": [
+                {"probe": probe, "error": one}
+                if isinstance(one, str)
+                else {"probe": probe, "error": None, **dataclasses.asdict(one)}
+                for probe, one in found
+            ],
             "num_speakers": len(enrolled.speaker_ids),
             "num_utterances": sum(enrolled.num_utterances),
             "unusable": enrolled.unusable,
@@ -64,12 +76,45 @@ def _identify(parsed: argparse.Namespace) -> None:
             "warnings": warnings,
         }
         print(json.dumps(fields, indent=1, ensure_ascii=False))
-        return
+    else:
+        _print_all(parsed, found, enrolled, verifier.calibration)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return EXIT_FAILED if problems else 0
+
+
+def _answer(
+    parsed: argparse.Namespace, verifier: "Verifier", enrolled: "Enrollment", probe: str
+) -> "Identification | str":
+    """Who speaks in a recording, or why it cannot be used."""
+    from voxsrc.errors import StorageError
+    from voxsrc.verification import VerificationError
+
+    try:
+        return verifier.identify(
+            probe, enrolled, top=parsed.top, prior=parsed.prior, min_score=parsed.threshold
+        )
+    except (VerificationError, StorageError) as error:
+        return str(error)
+
+
+def _print_all(
+    parsed: argparse.Namespace,
+    found: "list[tuple[str, Identification | str]]",
+    enrolled: "Enrollment",
+    calibration: "LogisticCalibration | None",
+) -> None:
     width = max(len(name) for name in (*enrolled.speaker_ids, _NONE))
-    for probe, one in found.items():
-        _print_one(probe, one, width)
-    least = next(iter(found.values())).threshold
-    print(f"\n{_explanation(parsed, least, len(enrolled.speaker_ids), verifier.calibration)}")
+    answers = []
+    for probe, one in found:
+        if isinstance(one, str):
+            print(f"{probe}: cannot be used")
+        else:
+            _print_one(probe, one, width)
+            answers.append(one)
+    if answers:
+        num_speakers = len(enrolled.speaker_ids)
+        print(f"\n{_explanation(parsed, answers[0].threshold, num_speakers, calibration)}")
 
 
 def _print_one(probe: str, found: "Identification", width: int) -> None:
@@ -97,8 +142,12 @@ def _explanation(
         return f"{what}; the best is accepted from {parsed.threshold:g}, as given."
     if calibration is None or least is None:
         return f"{what}. {NO_CALIBRATION}"
+    accepted = (
+        unreachable(least, f"prior {parsed.prior:g} and {num_speakers} enrolled")
+        or f"the best is accepted from {least:.4f}"
+    )
     return (
-        f"{what}; the best is accepted from {least:.4f}: Bayes' threshold if the speaker is enrolled with "
+        f"{what}; {accepted}: Bayes' threshold if the speaker is enrolled with "
         f"probability {parsed.prior:g} and each of {num_speakers} is as likely, calibrated on "
         f"{calibrated_on(calibration)}.\nChange it by --prior P or --threshold S."
     )

@@ -90,6 +90,7 @@ def summarise(
     """
     from voxsrc.corpus import read_trials
     from voxsrc.errors import ConfigError, CorpusError
+    from voxsrc.metrics import told_left_out
     from voxsrc.scores import matched, read_scores
     from voxsrc.trial_lists import recognise
 
@@ -124,8 +125,11 @@ def summarise(
         "p_target": p_target,
         "interval_level": _LEVEL,
         "num_resamples": num_resamples if resamples else 0,
+        "num_resamples_left_out": resamples.num_left_out if resamples else 0,
         **measured,
     }
+    if resamples and (told := told_left_out(resamples, num_resamples)):
+        warnings.append(told)
     if compare:
         other, other_resamples = figures(compare)
         summary["comparison"] = {**other, "differences": _differences(resamples, other_resamples)}
@@ -138,33 +142,20 @@ def _speakers(
 ) -> list[tuple[str, str]] | None:
     """The speakers of each trial, None if they cannot be known; says why in `warnings`."""
     from voxsrc.corpus import read_utterance_list
-    from voxsrc.errors import CorpusError
-    from voxsrc.trial_lists import contradictions, speaker_pairs, speakers_from_paths
+    from voxsrc.trial_lists import contradictions, speaker_pairs, told_contradictions, trusted_speakers
 
-    if speakers_uri:
-        listed = {u.utterance_id: u.speaker_id for u in read_utterance_list(speakers_uri)}
-        pairs = speaker_pairs(trials, listed)
-    else:
-        try:
-            pairs = speaker_pairs(trials, speakers_from_paths(trials))
-        except CorpusError as error:
-            warnings.append(f"no intervals, as the paths do not name the speakers ({error}); give --speakers")
+    if not speakers_uri:
+        speaker_of, reason = trusted_speakers(trials)
+        if speaker_of is None:
+            warnings.append(f"no intervals: {reason}; give --speakers")
             return None
-    wrong = contradictions(trials, pairs)
-    if not wrong:
-        return pairs
-    first = wrong[0]
-    truth = "the same speaker" if pairs[first][0] == pairs[first][1] else "two speakers"
-    found = (
-        f"{len(wrong):,} labels contradict the speakers, the first of trial {first + 1}, "
-        f"{trials.enrollments[first]} {trials.tests[first]}: {truth} by "
-        f"{speakers_uri or 'the paths'}, but its label says otherwise"
-    )
-    if speakers_uri:
+        return speaker_pairs(trials, speaker_of)
+    listed = {u.utterance_id: u.speaker_id for u in read_utterance_list(speakers_uri)}
+    pairs = speaker_pairs(trials, listed)
+    if wrong := contradictions(trials, pairs):
+        found = told_contradictions(trials, listed, wrong, speakers_uri)
         warnings.append(f"{found}; check the list, the intervals rely on it")
-        return pairs
-    warnings.append(f"no intervals: {found}; give --speakers")
-    return None
+    return pairs
 
 
 def _warn_of_scores(
@@ -241,7 +232,8 @@ def _readable(summary: Mapping[str, Any]) -> str:
         *_figures(summary, summary["p_target"]),
     ]
     if summary["num_resamples"]:
-        resamples = f"{summary['num_resamples']:,} draws of the speakers"
+        used = summary["num_resamples"] - summary["num_resamples_left_out"]
+        resamples = f"{used:,} draws of the speakers"
         lines.append(f"[…] are {100 * summary['interval_level']:.0f} % intervals over {resamples}")
     other = summary.get("comparison")
     if other:

@@ -51,6 +51,20 @@ def calibrated_on(calibration: "LogisticCalibration") -> str:
     return f"{trials} of {speakers}held-out training speakers"
 
 
+def unreachable(least: float, given: str) -> str:
+    """In words, that no cosine or every one reaches a threshold; empty if some do.
+
+    Args:
+        least: Score from which to accept.
+        given: What it follows from, in words.
+    """
+    if least > 1:
+        return f"with {given} nothing can be accepted, as no cosine reaches {least:.4f}"
+    if least < -1:
+        return f"with {given} everything is accepted, as every cosine is above {least:.4f}"
+    return ""
+
+
 NO_CALIBRATION = (
     "This model has no calibration, so nothing says which score is high enough: give --threshold S, or train "
     "with held-out speakers (validation.fraction above 0), which calibrates the model."
@@ -90,7 +104,7 @@ def _verify(parsed: argparse.Namespace) -> None:
             f"{100 * parsed.prior:g} % before listening"
         )
     print(f"{'decision':>12}  {_decision(answer)}")
-    print(_explanation(parsed, verifier.calibration))
+    print(_explanation(parsed, answer, verifier.calibration))
 
 
 def _decision(answer: "Verification") -> str:
@@ -101,14 +115,16 @@ def _decision(answer: "Verification") -> str:
     return f"{said}: the score is {relation} the threshold, {answer.threshold:.4f}"
 
 
-def _explanation(parsed: argparse.Namespace, calibration: "LogisticCalibration | None") -> str:
+def _explanation(
+    parsed: argparse.Namespace, answer: "Verification", calibration: "LogisticCalibration | None"
+) -> str:
     from voxsrc.scoring.calibration import threshold
 
     if parsed.threshold is not None:
         return "The threshold is the one that was given" + (
             "; without --threshold it comes from the model's calibration." if calibration else "."
         )
-    if calibration is None:
+    if calibration is None or answer.threshold is None:
         return NO_CALIBRATION
     costs = (
         "equal costs"
@@ -116,9 +132,11 @@ def _explanation(parsed: argparse.Namespace, calibration: "LogisticCalibration |
         else f"costs {parsed.c_miss:g} (miss) and {parsed.c_fa:g}"
     )
     llr = threshold(parsed.prior, parsed.c_miss, parsed.c_fa)
+    hint = unreachable(answer.threshold, f"prior {parsed.prior:g} and {costs}")
+    hint = f"{hint[0].upper()}{hint[1:]}.\n" if hint else ""
     return (
         f"The threshold is Bayes' for prior {parsed.prior:g} and {costs}: where the log-likelihood ratio is "
         f"{llr:.2f}, as calibrated on {calibrated_on(calibration)}.\n"
-        "Change it by --prior P, how common the same speaker is where you use it, --c-miss and --c-fa, or "
-        "--threshold S."
+        f"{hint}Change it by --prior P, how common the same speaker is where you use it, --c-miss and "
+        "--c-fa, or --threshold S."
     )

@@ -17,6 +17,7 @@ from voxsrc.device import chosen_device
 from voxsrc.embedding.audio_features import AudioReport, HeardUtterance, read_utterances
 from voxsrc.embedding.cache import CacheKey, EmbeddingCache
 from voxsrc.embedding.embeddings import (
+    MAX_FRAMES,
     WHOLE_UTTERANCES,
     EmbeddingError,
     EmbeddingMode,
@@ -45,7 +46,8 @@ class Embedder:
         model: What with; it is moved to the device, and its memory format may change.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         mode: Whole utterances, or crops of them.
-        batch_frames: Most frames of a batch; by default what suits the device.
+        batch_frames: Most frames of a batch; by default what suits the device. A longer utterance is alone.
+        max_frames: Most frames of a whole utterance, which bounds memory; crops may be of any length.
         cache_uri: Folder, local or gs://, that keeps embeddings for other runs; None keeps none.
         progress: Whether a progress bar is shown on stderr.
 
@@ -65,6 +67,7 @@ class Embedder:
         device: str = "cpu",
         mode: EmbeddingMode = WHOLE_UTTERANCES,
         batch_frames: int | None = None,
+        max_frames: int = MAX_FRAMES,
         cache_uri: str | None = None,
         progress: bool = False,
     ) -> None:
@@ -83,6 +86,7 @@ class Embedder:
             # A fifth faster for residual networks.
             encoder.to(memory_format=torch.channels_last)
         self._batch_frames = batch_frames or (_CPU_BATCH_FRAMES if on_cpu else _BATCH_FRAMES)
+        self._max_frames = max_frames
         self._cache_uri = cache_uri
         self._progress = progress
         self._row_shape = mode.row_shape(encoder.embedding_dim)
@@ -102,7 +106,7 @@ class Embedder:
 
         Raises:
             ModelError: If the model needs other features.
-            EmbeddingError: If utterances are not in the set, or too short for the model; names all.
+            EmbeddingError: If utterances are not in the set, or too short or too long; names all.
             FeatureSetError: If the set is damaged.
         """
         self.model.check_spec(features.manifest.spec, features.uri)
@@ -114,7 +118,7 @@ class Embedder:
         rows = np.array([row_of[name] for name in ids if name in row_of], np.int64)
         num_frames = index.num_frames[rows]
         for row, count in zip(rows.tolist(), num_frames.tolist(), strict=True):
-            if reason := self._too_short(count):
+            if reason := self.length_problem(count):
                 reasons[index.utterance_ids[row]] = reason
         if reasons:
             raise _unusable(reasons, len(ids), features.uri)
@@ -183,7 +187,7 @@ class Embedder:
                     if heard.features is None:
                         vectors[heard.position], num_frames[heard.position] = known[heard.key]
                         bar.update()
-                    elif reason := self._too_short(len(heard.features)):
+                    elif reason := self.length_problem(len(heard.features)):
                         bar.update()
                         report.reasons[ids[heard.position]] = reason
                     else:
@@ -199,14 +203,18 @@ class Embedder:
         """The embedding (D,), or those of the crops (K, D), of one utterance's features (T, F) in nat.
 
         Raises:
-            AudioError: `too_short`, if there are fewer frames than the model needs.
+            AudioError: `too_short` or `too_long`, if there are fewer frames than the model needs or too many.
             ConfigError: If F is not the model's.
         """
-        if reason := self._too_short(len(features)):
-            raise AudioError("too_short", reason.partition(": ")[2])
+        if problem := self.length_problem(len(features)):
+            raise AudioError(*problem.split(": ", 1))
         with self._evaluating():
             vectors: Float32Array = self._forward(self.mode.inputs([features]))
         return vectors.reshape(self._row_shape)
+
+    def length_problem(self, num_frames: int) -> str:
+        """Why an utterance of so many frames cannot be embedded, as `code: detail`; empty if it can."""
+        return self.mode.length_problem(num_frames, self._encoder.min_frames, self._max_frames)
 
     def _embed_windows(
         self,
@@ -253,10 +261,6 @@ class Embedder:
 
     def _empty(self, num_utterances: int) -> Float32Array:
         return np.empty((num_utterances, *self._row_shape), np.float32)
-
-    def _too_short(self, num_frames: int) -> str:
-        least = self.mode.least_frames(self._encoder.min_frames)
-        return "" if num_frames >= least else f"too_short: {num_frames} frames, the model needs {least}"
 
     def _cache(self, source: str) -> EmbeddingCache | None:
         if self._cache_uri is None:

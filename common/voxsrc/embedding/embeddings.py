@@ -16,6 +16,10 @@ from voxsrc.errors import ConfigError, VoxsrcError
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
 
+# Of an utterance embedded whole: 200 s at 10 ms, and VoxCeleb's longest has 145 s. The network's memory grows
+# with the frames that it sees at once, by 4 to 20 GiB an hour.
+MAX_FRAMES = 20_000
+
 _NAMED = 10
 
 
@@ -105,6 +109,24 @@ class EmbeddingMode:
     def least_frames(self, encoder_min_frames: int) -> int:
         """Frames that an utterance needs."""
         return encoder_min_frames if self.name == "utterance" else 1
+
+    def length_problem(self, num_frames: int, encoder_min_frames: int, max_frames: int) -> str:
+        """Why an utterance cannot be embedded: `too_short: …` or `too_long: …`; empty if it can.
+
+        Args:
+            num_frames: Of the utterance.
+            encoder_min_frames: Least that the network needs.
+            max_frames: Most that it is given at once; crops may be of any length.
+        """
+        least = self.least_frames(encoder_min_frames)
+        if num_frames < least:
+            return f"too_short: {num_frames} frames, the model needs {least}"
+        if self.name == "utterance" and num_frames > max_frames:
+            return (
+                f"too_long: {num_frames} frames, at most {max_frames} are embedded as a whole; cut the "
+                "recording, or embed crops of it (voxsrc embed --crops)"
+            )
+        return ""
 
     def batches(self, num_frames: Int64Array, batch_frames: int) -> list[Int64Array]:
         """Divides utterances into batches of which each is one tensor without padding.

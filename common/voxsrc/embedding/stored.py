@@ -126,7 +126,12 @@ def _to_npz(embeddings: Embeddings, made_from: Mapping[str, Any]) -> bytes:
 
 def _from_npz(content: bytes) -> Embeddings:
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        loaded = np.load(io.BytesIO(content), allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise StoredEmbeddingsError(
+                f"no embeddings: one array {loaded.shape}, a file in .npy; expected several in .npz"
+            )
+        with loaded as arrays:
             return Embeddings(arrays["utterance_ids"].tolist(), arrays["vectors"], arrays["num_frames"])
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, AttributeError) as error:
         raise StoredEmbeddingsError(f"no embeddings, or damaged ({type(error).__name__}: {error})") from error

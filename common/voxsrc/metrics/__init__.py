@@ -14,6 +14,7 @@ from voxsrc.metrics.bootstrap import (
     paired_differences,
     resample,
     speaker_bootstrap,
+    told_left_out,
 )
 from voxsrc.metrics.curves import DetPoints, det_points, probit, roc_convex_hull, roc_points
 from voxsrc.metrics.llr_costs import (
@@ -63,4 +64,5 @@ __all__ = [
     "roc_convex_hull",
     "roc_points",
     "speaker_bootstrap",
+    "told_left_out",
 ]

@@ -22,6 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from voxsrc.metrics.rates import FloatArray, IntArray, MetricError, SortedTrials, Statistic
 
+_NOTABLE_SHARE = 0.05
+
 # The speakers of enrollment and test of each trial: N pairs of names, or an (N, 2) array of numbers.
 Speakers = Sequence[tuple[str, str]] | NDArray[np.integer]
 
@@ -138,6 +140,16 @@ def resample(
         dict(zip(statistics, columns, strict=True)),
         num_resamples - len(values),
         drawn.hexdigest(),
+    )
+
+
+def told_left_out(resamples: Resamples, num_resamples: int) -> str:
+    """A warning if over 5 % of the resamples were left out, else nothing."""
+    if resamples.num_left_out <= _NOTABLE_SHARE * num_resamples:
+        return ""
+    return (
+        f"{resamples.num_left_out:,} of {num_resamples:,} draws of the speakers lacked one kind of trials; "
+        "the intervals are of the others, and too narrow: there are too few speakers"
     )
 
 

@@ -56,8 +56,9 @@ class Scan:
         elif path.is_absolute() or ".." in path.parts:
             self.unsafe_paths.append(member.path)
             self.skipped["unsafe_path"] += 1
-        # macOS packs each file's attributes beside it, as `._name` and below `__MACOSX`.
-        elif path.name.startswith("._") or "__MACOSX" in path.parts:
+        # Nobody's speech: `.git`, `.Trash-1000`, macOS's attributes as `._name` and below `__MACOSX`. The `.`
+        # of `./a/b.wav` is not among the parts.
+        elif any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
             self.skipped["hidden"] += 1
         elif path.suffix.lower() not in AUDIO_SUFFIXES:
             self.skipped["not_audio"] += 1

@@ -64,7 +64,8 @@ class LocalFolderSource:
 
     def _subfolders(self, folder: str) -> list[str]:
         with os.scandir(self._root / folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+            # Hidden ones, such as a trash, hold nothing that counts; see `Scan.add`.
+            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
     def _names_by_stem(self, folder: str) -> dict[str, list[str]]:
         path = self._root / folder

@@ -6,9 +6,10 @@ Letters: N trials.
 import logging
 from collections.abc import Mapping, Sequence, Set
 
+from evaluator.clips import Clips
 from evaluator.conditions import conditions_of, conditions_of_metadata
 from evaluator.options import EvaluationOptions
-from evaluator.report import REPORT_NAME, Condition
+from evaluator.report import PLOT_NAME, REPORT_NAME, Condition
 from evaluator.reporting import METRICS_NAME, report
 from evaluator.scored import Evaluation, Scores
 from evaluator.scoring import calibration_of, embedder_of, scorer_of
@@ -22,7 +23,7 @@ from evaluator.utterances import (
 )
 from voxsrc import storage
 from voxsrc.corpus import TrialList, read_trials, write_trials
-from voxsrc.errors import CorpusError
+from voxsrc.errors import CorpusError, NotFoundError
 from voxsrc.models.stored import load_model
 from voxsrc.scores import MatchedScores, matched, read_scores, write_scores
 from voxsrc.scoring import duplicated_trials, pairs_of
@@ -33,6 +34,16 @@ from voxsrc.trial_lists import Recognition, contradictions, recognise, speaker_p
 LLRS_NAME = "log_likelihood_ratios.txt"
 SUBMISSION_NAME = "submission.zip"
 _CACHE_NAME = "embeddings"
+_OUTPUTS = (
+    REPORT_NAME,
+    METRICS_NAME,
+    SUBMISSION_NAME,
+    SCORES_NAME,
+    LLRS_NAME,
+    HELD_OUT_TRIALS_NAME,
+    HELD_OUT_SCORES_NAME,
+    UNUSABLE_NAME,
+)
 
 _log = logging.getLogger("evaluator")
 
@@ -47,8 +58,17 @@ def evaluate(options: EvaluationOptions) -> None:
     trials = read_trials(options.trials)
     _require_both_kinds(trials, options.trials)
     others = {name: matched(read_scores(uri), trials) for name, uri in options.systems}
+    audio = options.audio if trials.labels is not None else None
+    with Clips(audio, trials.utterance_ids()) as clips:
+        _evaluate(options, trials, others, clips)
+
+
+def _evaluate(
+    options: EvaluationOptions, trials: TrialList, others: Mapping[str, MatchedScores], clips: Clips
+) -> None:
     evaluation = _scored(options, trials)
-    _delete_left_over(evaluation)
+    # Of an earlier run, with other options maybe: nobody could tell what belongs to what.
+    _delete_outputs(options.output)
     write_scores(evaluation.uri(SCORES_NAME), trials, evaluation.scores)
     if evaluation.llrs is not None:
         write_scores(evaluation.uri(LLRS_NAME), trials, evaluation.llrs)
@@ -59,7 +79,7 @@ def evaluate(options: EvaluationOptions) -> None:
     if trials.labels is None:
         _submit(evaluation)
     else:
-        report(evaluation, trials.labels, _systems(evaluation, others))
+        report(evaluation, trials.labels, _systems(evaluation, others), clips)
     for warning in evaluation.warnings:
         _log.warning("%s", warning)
 
@@ -77,14 +97,16 @@ def _scored(options: EvaluationOptions, trials: TrialList) -> Evaluation:
     recognition = recognise(options.trials)
     utterances: TrialUtterances
     if options.features is not None:
-        utterances = StoredUtterances(options.features, model.description.spec)
+        utterances = StoredUtterances(options.features, model.description.spec, options.device)
     else:
         utterances = RecordedUtterances(options.audio or "", trials)
     speaker_of = utterances.speaker_of
     conditions, warnings = list[Condition](), list[str]()
     if options.metadata is not None and trials.labels is not None:
         conditions, warnings = conditions_of_metadata(options.metadata, trials, speaker_of)
-    training = TrainingSet.open(options.train_features, model) if options.train_features else None
+    training = None
+    if options.train_features:
+        training = TrainingSet.open(options.train_features, model, options.device)
     tested = (
         {speaker_of[name] for name in trials.utterance_ids() if name in speaker_of} if speaker_of else set()
     )
@@ -132,16 +154,17 @@ def _systems(evaluation: Evaluation, others: Mapping[str, MatchedScores]) -> dic
     return systems
 
 
-def _delete_left_over(evaluation: Evaluation) -> None:
-    """Deletes what an earlier run with other options wrote here and this one does not: nobody could tell."""
-    left_over = [UNUSABLE_NAME]
-    if evaluation.llrs is None:
-        left_over.append(LLRS_NAME)
-    if evaluation.calibration.held_out is None:
-        left_over += [HELD_OUT_TRIALS_NAME, HELD_OUT_SCORES_NAME]
-    left_over += [METRICS_NAME, REPORT_NAME] if evaluation.trials.labels is None else [SUBMISSION_NAME]
-    for name in left_over:
-        storage.delete(evaluation.uri(name), missing_ok=True)
+def _delete_outputs(output_uri: str) -> None:
+    """Deletes what an evaluation writes, but for the embeddings; the page and the metrics first."""
+    for name in _OUTPUTS:
+        storage.delete(storage.join(output_uri, name), missing_ok=True)
+    try:
+        written = [info.uri for info in storage.list_files(output_uri, recursive=False)]
+    except NotFoundError:
+        return  # the first evaluation here
+    for uri in written:
+        if PLOT_NAME.fullmatch(storage.name(uri)):
+            storage.delete(uri, missing_ok=True)
 
 
 def _warnings_of_trials(

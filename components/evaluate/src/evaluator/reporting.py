@@ -16,18 +16,19 @@ from evaluator.report.metric import Metric, metrics_at
 from evaluator.results import Measured, as_json, measure, write_kubeflow_outputs, write_metrics
 from evaluator.scored import Evaluation, Scores
 from voxsrc import storage
-from voxsrc.metrics import paired_differences
+from voxsrc.metrics import paired_differences, told_left_out
 
 METRICS_NAME = "metrics.json"
 
 
-def report(evaluation: Evaluation, labels: NDArray[Any], systems: Mapping[str, Scores]) -> None:
+def report(evaluation: Evaluation, labels: NDArray[Any], systems: Mapping[str, Scores], clips: Clips) -> None:
     """Measures the systems, the evaluated one first; writes and prints what was found.
 
     Args:
         evaluation: What was evaluated; warnings are added to it.
         labels: (N,) of the trials.
         systems: Scores by name.
+        clips: Of the recordings, for the players.
     """
     options, trials = evaluation.options, evaluation.trials
     measured = {
@@ -44,26 +45,27 @@ def report(evaluation: Evaluation, labels: NDArray[Any], systems: Mapping[str, S
     main = measured[options.system_name]
     if main.no_intervals:
         evaluation.warnings.append(f"there are no intervals: {main.no_intervals}")
+    if main.resamples is not None and (told := told_left_out(main.resamples, options.num_resamples)):
+        evaluation.warnings.append(told)
     write_metrics(evaluation.uri(METRICS_NAME), _metrics_json(evaluation, measured, comparisons))
-    with Clips(options.audio, trials.utterance_ids()) as clips:
-        data = ReportData(
-            title=options.title,
-            systems=[
-                System(name, scores.raw, scores.llrs, measured[name].estimates)
-                for name, scores in systems.items()
-            ],
-            labels=labels,
-            enrollments=trials.enrollments,
-            tests=trials.tests,
-            speakers=evaluation.speakers,
-            p_target=options.p_target,
-            conditions=evaluation.conditions,
-            comparisons=comparisons,
-            facts=_facts(evaluation),
-            warnings=evaluation.warnings,
-            clip=clips,
-        )
-        write_report(options.output, data)
+    data = ReportData(
+        title=options.title,
+        systems=[
+            System(name, scores.raw, scores.llrs, measured[name].estimates)
+            for name, scores in systems.items()
+        ],
+        labels=labels,
+        enrollments=trials.enrollments,
+        tests=trials.tests,
+        speakers=evaluation.speakers,
+        p_target=options.p_target,
+        conditions=evaluation.conditions,
+        comparisons=comparisons,
+        facts=_facts(evaluation),
+        warnings=evaluation.warnings,
+        clips=clips,
+    )
+    write_report(options.output, data)
     if options.report_path:
         path = Path(options.report_path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,8 +73,9 @@ def report(evaluation: Evaluation, labels: NDArray[Any], systems: Mapping[str, S
     if options.executor_input:
         write_kubeflow_outputs(options.executor_input, main.estimates, evaluation.scores, labels)
     metrics = metrics_at(options.p_target)
-    for key, estimate in main.estimates.items():
-        print(f"{metrics[key].label}: {_told(metrics[key], estimate)}")
+    for key, metric in metrics.items():
+        if key in main.estimates:
+            print(f"{metric.label}: {_told(metric, main.estimates[key])}")
     print(f"report: {evaluation.uri(REPORT_NAME)}")
 
 

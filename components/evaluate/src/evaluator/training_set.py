@@ -5,9 +5,12 @@ from collections import defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from voxsrc.corpus import base_speaker, split_speakers
 from voxsrc.embedding import Embeddings
 from voxsrc.embedding.embedder import Embedder
+from voxsrc.embedding.opening import open_for_embedding
 from voxsrc.errors import ConfigError, CorpusError
 from voxsrc.feature_set import FeatureSet
 from voxsrc.held_out import HeldOutTrials
@@ -31,14 +34,15 @@ class TrainingSet:
     matches: bool
 
     @classmethod
-    def open(cls, uri: str, model: StoredModel) -> "TrainingSet":
-        """Opens the set and divides its speakers as the model's training did.
+    def open(cls, uri: str, model: StoredModel, device: str) -> "TrainingSet":
+        """Opens the set, to be embedded on a device, and divides its speakers as the model's training did.
 
         Raises:
+            ConfigError: If there is no such device.
             FeatureSetError: If it was made with another spec than the model's.
             NotFoundError: If there is no finished set.
         """
-        features = FeatureSet.open(uri, spec=model.description.spec)
+        features = open_for_embedding(uri, device, spec=model.description.spec)
         validation = model.description.recipe.get("validation")
         fraction = validation.get("fraction") if isinstance(validation, dict) else None
         if not isinstance(fraction, int | float):
@@ -84,7 +88,7 @@ class TrainingSet:
             for speaker_id, utterance_ids in by_speaker.items()
             for utterance_id in sorted(utterance_ids, key=_rank)[:max_utterances]
         }
-        ids = self._long_enough(list(chosen), embedder)
+        ids = self._embeddable(list(chosen), embedder)
         speaker_ids = [chosen[utterance_id] for utterance_id in ids]
         if len(set(speaker_ids)) < 2:
             raise CorpusError(
@@ -104,15 +108,14 @@ class TrainingSet:
         index = self.features.index
         originals = [name for name in self.held_out_speakers if base_speaker(name) == name]
         trials = HeldOutTrials.of(index, originals)
-        least = embedder.mode.least_frames(embedder.model.encoder.min_frames)
-        trials = trials.among(index.num_frames[trials.rows] >= least)
+        counts = index.num_frames[trials.rows].tolist()
+        trials = trials.among(np.array([not embedder.length_problem(count) for count in counts]))
         return embedder.embed_set(self.features, [index.utterance_ids[row] for row in trials.rows]), trials
 
-    def _long_enough(self, utterance_ids: Sequence[str], embedder: Embedder) -> list[str]:
+    def _embeddable(self, utterance_ids: Sequence[str], embedder: Embedder) -> list[str]:
         """Those that the model can embed: one of a cohort's speaker's utterances less does no harm."""
-        least = embedder.mode.least_frames(embedder.model.encoder.min_frames)
         num_frames = dict(zip(self.features.index.utterance_ids, self.features.index.num_frames, strict=True))
-        return [name for name in utterance_ids if num_frames[name] >= least]
+        return [name for name in utterance_ids if not embedder.length_problem(int(num_frames[name]))]
 
 
 def _rank(utterance_id: str) -> bytes:

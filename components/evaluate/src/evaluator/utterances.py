@@ -7,11 +7,11 @@ from voxsrc import storage
 from voxsrc.corpus import TrialList
 from voxsrc.embedding import EmbeddingError, Embeddings
 from voxsrc.embedding.embedder import Embedder
+from voxsrc.embedding.opening import open_for_embedding
 from voxsrc.errors import CorpusError
-from voxsrc.feature_set import FeatureSet
 from voxsrc.features import FbankSpec
 from voxsrc.scoring import UnknownUtterancesError, pairs_of
-from voxsrc.trial_lists import speakers_from_paths
+from voxsrc.trial_lists import trusted_speakers
 
 UNUSABLE_NAME = "unusable_utterances.txt"
 
@@ -39,21 +39,28 @@ class TrialUtterances(Protocol):
 
 
 class StoredUtterances:
-    """Utterances of a feature set.
+    """Utterances of a feature set, to be embedded on a device.
 
     Raises:
+        ConfigError: If there is no such device.
         FeatureSetError: If it was made with another spec than `spec`.
         NotFoundError: If there is no finished set.
     """
 
-    def __init__(self, uri: str, spec: FbankSpec) -> None:
+    def __init__(self, uri: str, spec: FbankSpec, device: str) -> None:
         self.uri = uri
         self.warnings: list[str] = []
-        self._features = FeatureSet.open(uri, spec=spec)
+        self._features = open_for_embedding(uri, device, spec=spec)
         index = self._features.index
         self.speaker_of: Mapping[str, str] | None = dict(
             zip(index.utterance_ids, index.speaker_ids, strict=True)
         )
+        if resampled := self._features.manifest.counts.get("resampled_utterances", 0):
+            self.warnings.append(
+                f"{resampled:,} of {len(index):,} utterances of {uri} had another sample rate than "
+                f"{spec.sample_rate_hz} Hz: of a lower one they have no energy above half of it, and "
+                "scores with them are unreliable"
+            )
 
     def embed(self, embedder: Embedder, trials: TrialList) -> Embeddings:
         """See `TrialUtterances`."""
@@ -67,13 +74,12 @@ class RecordedUtterances:
     def __init__(self, uri: str, trials: TrialList) -> None:
         self.uri = uri
         self.warnings: list[str] = []
-        self.speaker_of: Mapping[str, str] | None = None
-        try:
-            self.speaker_of = speakers_from_paths(trials)
-        except CorpusError as error:
+        self.speaker_of: Mapping[str, str] | None
+        self.speaker_of, reason = trusted_speakers(trials)
+        if reason:
             self.warnings.append(
-                "the speakers are unknown, so there are no intervals: paths tell them in the form "
-                f"speaker/[session/]file, --features in any ({error})"
+                f"the speakers are unknown, so there are no intervals: {reason}; paths tell them in the form "
+                "speaker/[session/]file, --features in any"
             )
 
     def embed(self, embedder: Embedder, trials: TrialList) -> Embeddings:

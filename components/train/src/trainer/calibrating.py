@@ -11,6 +11,7 @@ import torch
 
 from trainer.data import DeviceFeatures
 from trainer.validation import Validation
+from voxsrc.embedding.embeddings import MAX_FRAMES
 from voxsrc.errors import CorpusError
 from voxsrc.models.encoder import SpeakerEncoder
 from voxsrc.scoring import LogisticCalibration, ScoringError, cosine_scores
@@ -31,7 +32,8 @@ def fitted_calibration(
     if validation is None:
         _log.warning("the model has no calibration, as no speakers were held out (validation.fraction is 0)")
         return None
-    usable = features.index.num_frames[validation.trials.rows] >= encoder.min_frames
+    num_frames = features.index.num_frames[validation.trials.rows]
+    usable = (num_frames >= encoder.min_frames) & (num_frames <= MAX_FRAMES)
     was_training = encoder.training
     encoder.eval()
     try:

@@ -13,10 +13,11 @@ from evaluator.report.data import (
     System,
 )
 from evaluator.report.metric import METRICS
-from evaluator.report.writing import REPORT_NAME, write_report
+from evaluator.report.writing import PLOT_NAME, REPORT_NAME, write_report
 
 __all__ = [
     "METRICS",
+    "PLOT_NAME",
     "REPORT_NAME",
     "Comparison",
     "Condition",

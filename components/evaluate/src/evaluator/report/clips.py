@@ -1,7 +1,7 @@
 """Short recordings inside of the page, as data URIs, up to a bound."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from evaluator.report.data import ReportError
 
@@ -10,17 +10,16 @@ _TYPES = {b"RIFF": "audio/wav", b"fLaC": "audio/flac", b"OggS": "audio/ogg", b"I
 
 
 class Clips:
-    """Gives the clips of utterances until the bound is reached; remembers what there was none of.
+    """Gives the clips of utterances until the bound is reached; counts what it gave and left out.
 
     Args:
-        clip: Bytes of an utterance's clip, or None.
+        contents: Bytes of the clips, by utterance id.
         most_bytes: Bound of all clips together, before they are encoded.
     """
 
-    def __init__(self, clip: Callable[[str], bytes | None], most_bytes: int = MOST_BYTES) -> None:
-        self._clip = clip
+    def __init__(self, contents: Mapping[str, bytes], most_bytes: int = MOST_BYTES) -> None:
+        self._contents = contents
         self._left = most_bytes
-        self._known: dict[str, bytes | None] = {}
         self.num_given = 0
         self.num_left_out = 0
 
@@ -30,9 +29,7 @@ class Clips:
         Raises:
             ReportError: If the clip's format is not one that browsers play.
         """
-        if utterance_id not in self._known:
-            self._known[utterance_id] = self._clip(utterance_id)
-        content = self._known[utterance_id]
+        content = self._contents.get(utterance_id)
         if content is None:
             return ""
         if len(content) > self._left:

@@ -87,9 +87,9 @@ class Comparison:
     p_value: float
 
 
-def no_clip(utterance_id: str) -> bytes | None:
+def no_clips(utterance_ids: Sequence[str]) -> Mapping[str, bytes]:
     """No audio is at hand."""
-    return None
+    return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,8 @@ class ReportData:
         comparisons: Paired comparisons of systems.
         facts: What was evaluated, in the order to be shown.
         warnings: What a reader has to know before believing the numbers.
-        clip: WAV, FLAC, Ogg or MP3 bytes of some seconds of an utterance, or None where there is no audio.
+        clips: WAV, FLAC, Ogg or MP3 bytes of some seconds of each of these utterances, by id, without those
+            of which there is no audio. Asked once, for all that the report would play.
 
     Raises:
         ReportError: On construction, if lengths differ, a score is not finite, a name is repeated or
@@ -126,7 +127,7 @@ class ReportData:
     comparisons: Sequence[Comparison] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
-    clip: Callable[[str], bytes | None] = no_clip
+    clips: Callable[[Sequence[str]], Mapping[str, bytes]] = no_clips
 
     def __post_init__(self) -> None:
         """Checks everything that can be wrong, so that no half report is written."""

@@ -39,9 +39,12 @@ def share_text(share: float) -> str:
 
 
 def metrics_at(p_target: float) -> Mapping[str, Metric]:
-    """The metrics by key, in the order to be shown, where minDCF and actual DCF assume a share of targets."""
+    """The metrics by key, in the order to be shown, where minDCF and actual DCF assume a share of targets.
+
+    `min_dcf_p01` is left out where it would be `min_dcf` again.
+    """
     share = share_text(p_target)
-    return {
+    metrics = {
         "eer": Metric(
             "EER",
             "Equal error rate: the share of wrong decisions at the threshold where as large a share of "
@@ -69,6 +72,9 @@ def metrics_at(p_target: float) -> Mapping[str, Metric]:
         ),
         "min_cllr": Metric("min Cllr", "Cllr after the best monotonic recalibration on these very trials."),
     }
+    if share == share_text(0.01):
+        del metrics["min_dcf_p01"]
+    return metrics
 
 
 METRICS = metrics_at(0.05)

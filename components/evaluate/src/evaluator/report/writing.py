@@ -1,5 +1,7 @@
 """The report's files: the page, and its plots beside it."""
 
+import re
+
 from evaluator.report.analysis import Analysis
 from evaluator.report.data import ReportData
 from evaluator.report.page import Sections, render
@@ -10,6 +12,7 @@ from evaluator.report.sections.wrong import wrong_decisions
 from voxsrc import storage
 
 REPORT_NAME = "report.html"
+PLOT_NAME = re.compile(r"(det|scores|calibration|condition-[0-9]+)\.png")
 
 
 def write_report(output_uri: str, data: ReportData) -> None:

@@ -5,6 +5,7 @@ assessment of detection task performance", 1997).
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,6 +35,15 @@ from voxsrc.metrics import ErrorRates, det_points, equal_error_rate, probit
 _TICKS_PERCENT = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90)
 _MOST_POINTS = 600
 _BAND_POINTS = 60
+_MOST_LOW_LIMIT_PERCENT = 10
+
+
+class _Limits(NamedTuple):
+    """Rates at the axes' ends; both end at `high`."""
+
+    low_x: float
+    low_y: float
+    high: float
 
 
 def det_plot(
@@ -56,15 +66,16 @@ def det_plot(
         p_target: Of the point of least cost.
     """
     marks = [(eer_point(each), min_dcf_point(each, p_target)) for each in rates]
-    low_x, low_y, high = _low_limit(num_others), _low_limit(num_targets), _high_limit(marks)
+    limits = _Limits(_low_limit(num_others), _low_limit(num_targets), _high_limit(marks))
+    unseen = min(limits.low_x, limits.low_y, 1 - limits.high) / 2
     with styled():
         figure = new_figure(5.9)
         axes = figure.subplots()
-        _set_axes(axes, low_x, low_y, high)
+        _set_axes(axes, limits)
         handles: list[Line2D | Patch] = []
         for number, (name, each, (equal, least)) in enumerate(zip(names, rates, marks, strict=True)):
             colour, dashes = colour_of(number), dashes_of(number)
-            curve = det_points(each, _MOST_POINTS, limit=min(low_x, low_y) / 2)
+            curve = det_points(each, _MOST_POINTS, limit=unseen)
             axes.plot(
                 curve.probit_false_accepts,
                 curve.probit_false_rejects,
@@ -72,12 +83,12 @@ def det_plot(
                 linestyle=dashes,
                 gid=f"curve-{number}",
             )
-            _mark(axes, equal, "o", colour, f"equal-error-{number}")
-            _mark(axes, least, "D", colour, f"least-cost-{number}")
+            _mark(axes, limits, equal, "o", colour, f"equal-error-{number}")
+            _mark(axes, limits, least, "D", colour, f"least-cost-{number}")
             handles.append(Line2D([], [], color=colour, linestyle=dashes, label=shortened(name)))
-        band = band_at(_band_rates(low_x, high))
+        band = band_at(_band_rates(limits.low_x, limits.high))
         if band is not None:
-            _draw_band(axes, band, low_y)
+            _draw_band(axes, band, unseen)
             handles.insert(1, Patch(facecolor=colour_of(0), alpha=0.2, label="its 95 % interval"))
         for marker, label in (("o", "equal error rate"), ("D", f"minDCF ({share_text(p_target)})")):
             handles.append(
@@ -94,9 +105,9 @@ def det_plot(
 
 
 def _low_limit(num_trials: int) -> float:
-    """The tick at or below one trial's share."""
-    share = max(1 / num_trials, _TICKS_PERCENT[0] / 100)
-    return max(tick for tick in _TICKS_PERCENT if tick / 100 <= share * (1 + 1e-9)) / 100
+    """The tick at or below one trial's share, low enough for the axis to have a length."""
+    share_percent = min(max(100 / num_trials, _TICKS_PERCENT[0]), _MOST_LOW_LIMIT_PERCENT)
+    return max(tick for tick in _TICKS_PERCENT if tick <= share_percent * (1 + 1e-9)) / 100
 
 
 def _high_limit(marks: Sequence[tuple[OperatingPoint, OperatingPoint]]) -> float:
@@ -111,12 +122,12 @@ def _band_rates(low: float, high: float) -> FloatArray:
     return rates
 
 
-def _set_axes(axes: Axes, low_x: float, low_y: float, high: float) -> None:
-    for axis, low in ((axes.xaxis, low_x), (axes.yaxis, low_y)):
-        shown = _shown_ticks(low, high)
+def _set_axes(axes: Axes, limits: _Limits) -> None:
+    for axis, low in ((axes.xaxis, limits.low_x), (axes.yaxis, limits.low_y)):
+        shown = _shown_ticks(low, limits.high)
         axis.set_major_locator(FixedLocator(probit(np.array(shown) / 100).tolist()))
         axis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in shown]))
-    left, bottom, end = probit([low_x, low_y, high])
+    left, bottom, end = probit(limits)
     axes.set_xlim(left, end)
     axes.set_ylim(bottom, end)
     start = max(left, bottom)
@@ -135,20 +146,17 @@ def _shown_ticks(low: float, high: float) -> list[float]:
     return shown
 
 
-def _draw_band(axes: Axes, band: Band, low_y: float) -> None:
-    low, high = (probit(np.clip(edge, low_y / 2, 0.999)) for edge in (band.low, band.high))
+def _draw_band(axes: Axes, band: Band, unseen: float) -> None:
+    low, high = (probit(np.clip(edge, unseen, 1 - unseen)) for edge in (band.low, band.high))
     axes.fill_between(
         probit(band.false_accepts), low, high, color=colour_of(0), alpha=0.14, linewidth=0, gid="band"
     )
 
 
-def _mark(axes: Axes, point: OperatingPoint, marker: str, colour: str, gid: str) -> None:
-    x, y = (
-        max(float(probit([rate])[0]) if 0 < rate < 1 else limits[0], limits[0])
-        for rate, limits in (
-            (point.false_accepts, axes.get_xlim()),
-            (point.false_rejects, axes.get_ylim()),
-        )
+def _mark(axes: Axes, limits: _Limits, point: OperatingPoint, marker: str, colour: str, gid: str) -> None:
+    """A point; one beyond the axes stands at their end."""
+    x, y = probit(
+        np.clip([point.false_accepts, point.false_rejects], [limits.low_x, limits.low_y], limits.high)
     )
     axes.plot(
         [x],

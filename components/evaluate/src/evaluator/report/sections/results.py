@@ -52,6 +52,7 @@ def results(analysis: Analysis) -> Results:
         for key, metric in metrics.items()
         if any(key in system.estimates for system in data.systems)
     }
+    comparisons = [each for each in data.comparisons if each.metric in metrics]
     estimates = [each for system in data.systems for each in system.estimates.values()]
     tiles = [
         Tile(metrics[key].label, metric_cell(metrics[key], data.main.estimates[key]))
@@ -63,7 +64,7 @@ def results(analysis: Analysis) -> Results:
         tiles=tiles,
         headline=headline_table(data.systems, shown) if shown else None,
         intervals_mean=_intervals_mean(analysis) if any(each.has_interval for each in estimates) else "",
-        comparisons=comparison_table(data.comparisons, metrics) if data.comparisons else None,
+        comparisons=comparison_table(comparisons, metrics) if comparisons else None,
         glossary=list(shown.values()),
     )
 

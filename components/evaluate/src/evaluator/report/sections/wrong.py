@@ -78,9 +78,11 @@ def wrong_decisions(analysis: Analysis) -> Wrong:
     num_accepts, num_rejects = int((~target & accepted).sum()), int((target & ~accepted).sum())
     confused = confused_pairs(analysis.speakers, target, accepted, _LISTED)
     rejected = rejected_speakers(analysis.speakers, target, accepted, _LISTED)
-    clips = Clips(data.clip)
     accepts = worst_false_accepts(scores, target, accepted, _LISTED)
     rejects = worst_false_rejects(scores, target, accepted, _LISTED)
+    sides = (side[trial] for trial in (*accepts, *rejects) for side in (data.enrollments, data.tests))
+    # All at once: a compressed archive takes a pass for each request.
+    clips = Clips(data.clips(list(dict.fromkeys(sides))))
     return Wrong(
         explanation=(
             f"Of {data.main.name}, at its threshold of equal error (score "
