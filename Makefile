@@ -7,7 +7,7 @@ DEMO := build/demo
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-containers test test-real-speech bench lint types lock pipelines clean
+.PHONY: help demo demo-containers cloud test test-real-speech bench lint types lock pipelines clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,11 @@ $(VENV)/bin/python:
 RUN_REQUIREMENTS := $(addprefix env/requirements-,$(addsuffix .txt,feature-extractor train evaluate))
 $(VENV)/.run-ready: $(RUN_REQUIREMENTS) pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet $(addprefix --requirement ,$(RUN_REQUIREMENTS))
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/.cloud-ready: env/requirements-pipelines.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --requirement $<
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
@@ -40,6 +45,8 @@ demo: $(VENV)/.run-ready ## extract, train and evaluate on the bundled real spee
 
 demo-containers: ## the same by the train pipeline, in containers that are built first; needs Docker
 	common/containers/run_demo.sh
+
+cloud: $(VENV)/.cloud-ready ## make the environment for voxsrc pipeline and voxceleb-data: small, without PyTorch
 
 test: $(VENV)/.test-ready ## run the default tests (CPU, no network, a few minutes)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(PYTEST_FLAGS)

@@ -12,8 +12,8 @@ usage() {
 Usage: gcp-cluster/install_kfp.sh [options]
 
 Installs Kubeflow Pipelines VOXSRC_KFP_VERSION from its own manifests, keeps artifacts in
-the bucket under pipeline-root/, waits until everything runs, and prints how to reach it:
-through kubectl, as it gets no public address.
+the bucket under pipeline-root/, and waits until everything runs. It gets no public address:
+connect.sh reaches it.
 TEXT
 }
 
@@ -36,8 +36,4 @@ run kubectl patch configmap kfp-launcher --type=merge \
   "--patch={\"data\":{\"defaultPipelineRoot\":\"gs://$VOXSRC_BUCKET/pipeline-root\"}}" "${in_namespace[@]}"
 run kubectl wait deployment --all --for=condition=Available --timeout=15m "${in_namespace[@]}"
 
-cat >&2 <<TEXT
-Kubeflow Pipelines is reached through this command, while it runs:
-  kubectl port-forward service/ml-pipeline-ui 8080:80 ${in_namespace[*]}
-Then VOXSRC_KFP_ENDPOINT is http://localhost:8080, for the browser and for voxsrc pipeline submit.
-TEXT
+say 'Kubeflow Pipelines is reached through gcp-cluster/connect.sh, while that runs'

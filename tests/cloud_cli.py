@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cloud_project import Gcloud, kubectl
+from cloud_kubectl import kubectl
+from cloud_project import Gcloud
 from cloud_rules import Flags, RefusedError, State, expect, fail
 
 TABLE = json.loads(Path(__file__).with_name("cloud_cli_flags.json").read_text())["commands"]
@@ -82,7 +83,8 @@ class CloudCli:
     """A project with its cluster, and the programs that reach it.
 
     Attributes:
-        state: What exists; starts empty.
+        state: What exists; starts empty. `quotas` are lists of metric, limit and usage, by `region` and
+            `project`; `forwards` is how many forwarded ports are opened before none is.
         calls: All calls that named a known command.
         fail_at: The changing call of this number (from 1) fails before it changes anything.
         kill_at: The changing call of this number ends as soon as it has begun.
@@ -91,7 +93,8 @@ class CloudCli:
 
     def __init__(self) -> None:
         kinds = ["services", "buckets", "repositories", "accounts", "clusters", "pools", "operations"]
-        self.state: State = {kind: {} for kind in [*kinds, "kubernetes", "disks"]} | {"bindings": []}
+        self.state: State = {kind: {} for kind in [*kinds, "kubernetes", "disks", "quotas"]}
+        self.state |= {"bindings": [], "forwards": 1}
         self.calls: list[Call] = []
         self.fail_at = self.kill_at = 0
         self.denied = ""
@@ -149,8 +152,7 @@ class CloudCli:
         if changes and number == self.fail_at:
             fail("RESOURCE_EXHAUSTED: quota exceeded")
         if program == "kubectl":
-            kubectl(self.state, arguments)
-            return 0, "", ""
+            return 0, kubectl(self.state, arguments), ""
         gcloud = Gcloud(self.state, positionals, flags)
         getattr(gcloud, name.replace(" ", "_").replace("-", "_"))()
         if changes and number == self.kill_at:

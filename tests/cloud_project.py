@@ -1,7 +1,7 @@
 """A Google Cloud project and its cluster: what each command of `cloud_cli` needs, changes and prints.
 
 From docs.cloud.google.com (iam: understanding-roles; storage: lifecycle, soft-delete; artifact-registry:
-cleanup-policy) and kubernetes.io/docs/reference/kubectl/generated.
+cleanup-policy).
 """
 
 import json
@@ -19,16 +19,6 @@ ROLES = {
     "roles/iam.workloadIdentityUser",
     "roles/storage.objectUser",
     "roles/storage.objectViewer",
-}
-# What Kubeflow Pipelines' manifests make: kustomize build of env/platform-agnostic at 2.17.0.
-KFP_ACCOUNTS = ["ml-pipeline", "ml-pipeline-ui", "pipeline-runner"]
-MANIFESTS = r"https://github\.com/kubeflow/pipelines/manifests/kustomize/([a-z/-]+)\?ref=\d+\.\d+\.\d+"
-KUBECTL = {
-    "apply": {"kustomize"},
-    "wait": {"for", "timeout", "all"},
-    "patch": {"type", "patch"},
-    "annotate": {"overwrite"},
-    "delete": {"ignore-not-found", "timeout"},
 }
 
 
@@ -233,6 +223,27 @@ class Gcloud:
         self.account(self.flags["service-account"])
         self.create("pools", self.names[0], status="RUNNING")
 
+    def auth_configure_docker(self) -> None:
+        # Without a host it would name those of gcr.io; without --quiet it asks.
+        expect(len(self.names) == 1 and "quiet" in self.flags, f"configures {self.names}")
+        expect(
+            re.fullmatch(rf"{REGION}-docker\.pkg\.dev", self.names[0]) is not None, f"host {self.names[0]}"
+        )
+
+    def compute_regions_describe(self) -> None:
+        expect(re.fullmatch(REGION, self.names[0]) is not None, f"region {self.names[0]}")
+        self.print_quotas("region")
+
+    def compute_project_info_describe(self) -> None:
+        self.print_quotas("project")
+
+    def print_quotas(self, scope: str) -> None:
+        """Quotas in `state` are lists of metric, limit and usage, by scope."""
+        columns = "csv[no-heading](quotas.metric,quotas.limit,quotas.usage)"
+        expect(self.flags == self.flags | {"flatten": "quotas", "format": columns}, "--format")
+        for metric, limit, usage in self.state["quotas"].get(scope, []):
+            self.print(f"{metric},{limit:.1f},{usage:.1f}")
+
     def compute_disks_list(self) -> None:
         self.print(*self.state["disks"])
 
@@ -244,50 +255,3 @@ class Gcloud:
 
     def compute_instances_list(self) -> None:
         self.print("NAME")
-
-
-def kubectl(state: State, arguments: list[str]) -> None:
-    """Runs one kubectl command on `state`."""
-    verb, words, flags = arguments[0], [], dict[str, str]()
-    for word in arguments[1:]:
-        name, _, value = word.removeprefix("--").partition("=")
-        if word.startswith("-"):
-            expect(word.startswith("--"), f"unknown shorthand flag: {word}")
-            expect(name in KUBECTL.get(verb, set()) | {"context", "namespace"}, f"unknown flag: --{name}")
-            flags[name] = value
-        else:
-            words.append(word)
-    expect(verb in KUBECTL, f'unknown command "{verb}"')
-    cluster = state["kubernetes"]
-    expect(flags.get("context") == cluster.get("context"), f'context "{flags.get("context")}" does not exist')
-    if verb == "apply":
-        match = re.fullmatch(MANIFESTS, flags["kustomize"])
-        expect(match is not None, f"accumulating resources from {flags['kustomize']}")
-        expect(
-            bool(cluster.get("crds")) or (match and match[1]) == "cluster-scoped-resources",
-            "no matches for kind",
-        )
-        cluster["crds"] = True
-        if match and match[1] == "env/platform-agnostic":
-            cluster.update(namespace="kubeflow", accounts=KFP_ACCOUNTS)
-        return
-    found = {"crds": "crd/applications.app.k8s.io"}
-    if words[0] == found["crds"]:
-        expect(bool(cluster.get("crds")) and flags["for"] == "condition=established", f"{words[0]} not found")
-        return
-    if verb == "delete":
-        expect(words == ["namespace", "kubeflow"], f"deletes {words}")
-        cluster.pop("namespace", None)
-        return
-    expect(
-        flags.get("namespace") == cluster.get("namespace"), f"namespace {flags.get('namespace')} not found"
-    )
-    if verb == "patch":
-        expect(words == ["configmap", "kfp-launcher"] and flags["type"] == "merge", f"{words} not found")
-        cluster["launcher"] = json.loads(flags["patch"])["data"]
-    elif verb == "wait":
-        expect(words == ["deployment"] and flags["for"] == "condition=Available", f"{words} not found")
-    else:
-        expect(words[0] == "serviceaccount" and words[1] in cluster["accounts"], f"{words[:2]} not found")
-        key, _, value = words[2].partition("=")
-        cluster.setdefault("annotations", {})[words[1]] = {key: value}

@@ -22,6 +22,7 @@ TOOLS = [
     "head",
     "mktemp",
     "rm",
+    "sed",
     "sleep",
     "sort",
     "tail",

@@ -53,11 +53,12 @@ class Gcloud:
         (found,) = [p for p in self.answers["container node-pools list"] if p["name"] == name]
         return dict[str, Any](found)
 
-    def quota(self, metric: str, limit: float) -> None:
+    def quota(self, metric: str, limit: float, usage: float | None = None) -> None:
         for place in ("compute regions describe", "compute project-info describe"):
             for quota in self.answers[place]["quotas"]:
                 if quota["metric"] == metric:
                     quota["limit"] = limit
+                    quota["usage"] = quota["usage"] if usage is None else usage
 
 
 def complete_cluster() -> KubernetesServer:

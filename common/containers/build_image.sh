@@ -19,7 +19,8 @@ Prints image, tag, id, digest and size on standard output, the build's log on
 standard error.
 
   --push                push the commit's tag to the registry, print the digest
-  --registry REGISTRY   default: VOXSRC_REGISTRY from the environment or env/cloud.env
+  --registry REGISTRY   default: VOXSRC_REGISTRY from the environment or the settings
+  --env FILE            settings; default: $VOXSRC_CLOUD_ENV, else env/cloud.env if it exists
   --tag TAG             instead of the commit
   --variant VARIANT     with this variant of the base image, such as `cpu` of pytorch; the
                         tags end in -VARIANT
@@ -43,8 +44,12 @@ die() {
   exit 1
 }
 
+# shellcheck source=gcp-cluster/lib/settings.sh
+source "$root/gcp-cluster/lib/settings.sh"
+
 docker="${DOCKER:-docker}"
 name=''
+settings="${VOXSRC_CLOUD_ENV:-}"
 push=false
 registry=''
 tag=''
@@ -55,6 +60,8 @@ no_cache=()
 while (($#)); do
   case "$1" in
     --push) push=true; shift ;;
+    --env) settings="${2:?--env needs a file}"; shift 2 ;;
+    --env=*) settings="${1#--env=}"; shift ;;
     --registry) registry="${2:?--registry needs a value}"; shift 2 ;;
     --tag) tag="${2:?--tag needs a value}"; shift 2 ;;
     --variant) variant="${2:?--variant needs a name}"; shift 2 ;;
@@ -82,14 +89,24 @@ dockerfile_of() {
   die "no image $1: neither common/containers/$1/Dockerfile nor components/$1/Dockerfile exists"
 }
 
-# Prints the value of variable $1: the environment's, else that of env/cloud.env.
-setting() {
-  local value="${!1:-}"
-  if [[ -z "$value" && -f "$root/env/cloud.env" ]]; then
-    # shellcheck disable=SC1091
-    value="$(source "$root/env/cloud.env" && printf '%s' "${!1:-}")"
+# Reads the settings file, if there is one, as the scripts of gcp-cluster do: nothing in it is executed.
+read_settings() {
+  local problems=''
+  if [[ -n "$settings" ]]; then
+    [[ -f "$settings" ]] || die "no settings file $settings; make it: cp env/cloud.env.example env/cloud.env"
+  elif [[ -f "$root/env/cloud.env" ]]; then
+    settings="$root/env/cloud.env"
+  else
+    return 0
   fi
-  printf '%s' "$value"
+  read_settings_file "$settings"
+  [[ -z "$problems" ]] || die "settings cannot be used; correct $settings:"$'\n'"$problems"
+}
+
+# Prints the value of variable $1: the environment's, else that of the settings file.
+setting() {
+  local in_file="in_file_$1"
+  printf '%s' "${!1:-${!in_file:-}}"
 }
 
 # Prints the commit that the tree is at, or VERSION-nogit outside a git repository.
@@ -124,6 +141,7 @@ dockerfile="$(dockerfile_of "$name")"
 version="$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml")"
 revision="$(revision_of_tree)"
 tag="${tag:-$revision}${variant:+-$variant}"
+read_settings
 source_url="$(setting VOXSRC_SOURCE_URL)"
 registry="${registry:-$(setting VOXSRC_REGISTRY)}"
 if $push && [[ -z "$registry" ]]; then
@@ -201,14 +219,22 @@ image="voxsrc-$name"
 build "$name" "$dockerfile" --build-arg "VOXSRC_COMMIT=$revision" \
   --tag "$image:$tag" --tag "$image:$version${variant:+-$variant}" ${options[@]+"${options[@]}"}
 
+# inspect FORMAT: prints a property of the image.
+inspect() {
+  "$docker" image inspect --format "$1" "$image:$tag"
+}
+
 digest='none (not pushed)'
 if $push; then
   "$docker" tag "$image:$tag" "$registry/$image:$tag"
   "$docker" push "$registry/$image:$tag" >&2
-  digest="$("$docker" image inspect --format '{{join .RepoDigests "\n"}}' "$registry/$image:$tag" |
-    grep -F "$registry/$image@" | head -n 1)"
   image="$registry/$image"
+  digests="$(inspect '{{join .RepoDigests "\n"}}')"
+  digest="$(grep -F -m 1 "$image@" <<<"$digests")" ||
+    die "$image:$tag was pushed, but $docker names no digest of it there; found: ${digests:-none}"
 fi
-printf 'image   %s\ntag     %s\nid      %s\ndigest  %s\nsize    %s MB\n' "$image" "$tag" \
-  "$("$docker" image inspect --format '{{.Id}}' "$image:$tag")" "$digest" \
-  "$(($("$docker" image inspect --format '{{.Size}}' "$image:$tag") / 1000000))"
+# All is known before a line is printed: what reads them gets all or none.
+id="$(inspect '{{.Id}}')"
+size="$(inspect '{{.Size}}')"
+printf 'image   %s\ntag     %s\nid      %s\ndigest  %s\nsize    %s MB\n' "$image" "$tag" "$id" "$digest" \
+  "$((size / 1000000))"

@@ -8,11 +8,15 @@ usage() {
   cat <<'TEXT'
 Usage: run_demo.sh [--output DIR] [options of `voxsrc pipeline run-local`]
 
-Builds the three images, without CUDA if pip finds a CPU build of torch (see
-pytorch/cpu_wheels.sh), and runs train_pipeline.yaml in containers on the recorded speech in
-data/samples: extract train and test set, two workers each, train with the recipe `demo`
-(some minutes on two cores), evaluate. Ends with the EER and the path of the report.
-Interrupted, run it again: it continues.
+Builds the three images, without CUDA if pip finds a CPU build of torch, and else with it:
+then it downloads some gigabytes of CUDA's packages, and the images of train and evaluate
+take about 6.4 GB. PIP_EXTRA_INDEX_URL, or pip's own configuration, names an index that has
+a CPU build, PIP_FIND_LINKS a folder (see pytorch/cpu_wheels.sh).
+
+Then runs train_pipeline.yaml in containers on the recorded speech in data/samples: extract
+train and test set, two workers each, train with the recipe `demo` (some minutes on two
+cores), evaluate. Ends with the EER and the path of the report. Interrupted, run it again:
+it continues.
 
   --output DIR  of features, checkpoints, model and report (default build/demo-containers)
 
@@ -33,10 +37,8 @@ while (($#)); do
 done
 
 if [[ -z "${PYTHON:-}" ]]; then
-  make --directory="$root" --no-print-directory --silent .venv/.run-ready >&2
+  make --directory="$root" --no-print-directory --silent .venv/.cloud-ready >&2
   PYTHON="$root/.venv/bin/python"
-  "$PYTHON" -c 'import docker, kfp.kubernetes' 2>/dev/null ||
-    "$PYTHON" -m pip install --quiet --requirement "$root/env/requirements-pipelines.txt"
 fi
 export PYTHON
 

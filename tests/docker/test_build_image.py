@@ -6,12 +6,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+
+from voxsrc.pipelines.package import load_package, package_path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Records its arguments; knows one image, if KNOWN_IMAGES names it, and any that it built.
+# Records its arguments; knows one image, if KNOWN_IMAGES names it, and any that it built. Fails at calls with
+# FAIL_AT in their arguments.
 CLIENT = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >>"$CALLS"
+[[ -z "${FAIL_AT:-}" || "$*" != *"$FAIL_AT"* ]] || exit 1
 case "$1 $2" in
   'version --format') echo "${CLIENT_VERSION:-20.10.24}" ;;
   'buildx version') exit "${BUILDX_EXIT:-0}" ;;
@@ -19,7 +24,7 @@ case "$1 $2" in
     case "$4" in
       '{{.Id}}') echo sha256:1234 ;;
       '{{.Size}}') echo 123456789 ;;
-      '{{join .RepoDigests "\\n"}}') echo "${5%:*}@sha256:abcd" ;;
+      '{{join .RepoDigests "\\n"}}') echo "${DIGESTS-${5%:*}@sha256:abcd}" ;;
       *) [[ -n "${KNOWN_IMAGES:-}" && "$3" == $KNOWN_IMAGES ]] ;;
     esac ;;
 esac
@@ -45,7 +50,10 @@ class Checkout:
         self.client.chmod(0o755)
         for image in ("common/containers/python", "components/thing"):
             (self.root / image).mkdir(parents=True)
-        shutil.copy(ROOT / "common/containers/build_image.sh", self.root / "common/containers")
+        for script in ("build_image.sh", "build_images.sh"):
+            shutil.copy(ROOT / "common/containers" / script, self.root / "common/containers")
+        (self.root / "gcp-cluster/lib").mkdir(parents=True)
+        shutil.copy(ROOT / "gcp-cluster/lib/settings.sh", self.root / "gcp-cluster/lib")
         (self.root / "common/containers/python/Dockerfile").write_text("FROM debian:bookworm-slim\n")
         (self.root / "components/thing/Dockerfile").write_text(DOCKERFILE)
         (self.root / "pyproject.toml").write_text('[project]\nname = "voxsrc"\nversion = "1.2.3"\n')
@@ -63,9 +71,14 @@ class Checkout:
         return self.git("rev-parse", "--short=12", "HEAD")
 
     def build(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.call("build_image.sh", *arguments, **environment)
+
+    def call(
+        self, script: str, *arguments: str | Path, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("VOXSRC_")}
         return subprocess.run(
-            [self.root / "common/containers/build_image.sh", *arguments],
+            [self.root / "common/containers" / script, *arguments],
             env={**inherited, "DOCKER": str(self.client), "CALLS": str(self.calls), **environment},
             cwd="/",
             capture_output=True,
@@ -162,6 +175,82 @@ def test_push_goes_to_the_registry_of_flag_environment_or_file(checkout: Checkou
         assert printed["image"] == f"{registry}/voxsrc-thing"
         assert printed["digest"] == f"{registry}/voxsrc-thing@sha256:abcd"
         assert checkout.recorded("push")[-1] == f"push {registry}/voxsrc-thing:{commit}"
+
+
+def test_another_settings_file_is_named_by_flag_or_environment(checkout: Checkout, tmp_path: Path) -> None:
+    (checkout.root / "env").mkdir()
+    for name, registry in (("flag", "flag.example/r"), ("environment", "environment.example/r")):
+        (tmp_path / f"{name}.env").write_text(f"# mine\nVOXSRC_REGISTRY='{registry}'\n")
+    (checkout.root / "env/cloud.env").write_text("VOXSRC_REGISTRY=default.example/r\n")
+    variable = {"VOXSRC_CLOUD_ENV": str(tmp_path / "environment.env")}
+    for arguments in (["--env", str(tmp_path / "flag.env")], [f"--env={tmp_path}/flag.env"]):
+        assert checkout.printed("thing", "--push", *arguments, **variable)["image"].startswith(
+            "flag.example/"
+        )
+    assert checkout.printed("thing", "--push", **variable)["image"].startswith("environment.example/")
+    assert checkout.printed("thing", "--push")["image"].startswith("default.example/")
+    missing = checkout.build("thing", VOXSRC_CLOUD_ENV=str(tmp_path / "none.env"))
+    assert missing.returncode == 1
+    assert f"no settings file {tmp_path}/none.env" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    "line", ["VOXSRC_REGISTRY=$(touch hacked)", "touch hacked", 'VOXSRC_SOURCE_URL="`touch hacked`"']
+)
+def test_the_settings_file_is_read_and_never_executed(checkout: Checkout, line: str) -> None:
+    (checkout.root / "env").mkdir()
+    (checkout.root / "env/cloud.env").write_text(f"cd {checkout.root}\n{line}\n")
+    done = checkout.build("thing")
+    assert done.returncode == 1
+    assert f"{checkout.root}/env/cloud.env:2: " in done.stderr
+    assert not list(checkout.root.rglob("hacked"))
+    assert not checkout.calls.exists()
+
+
+@pytest.mark.parametrize("failing", ["build ", "push ", "{{.Id}}", "{{.Size}}", "RepoDigests"])
+def test_nothing_is_printed_unless_all_succeeded(checkout: Checkout, failing: str) -> None:
+    done = checkout.build("thing", "--push", "--registry", "r.example/r", FAIL_AT=failing)
+    assert done.returncode != 0
+    assert done.stdout == ""
+
+
+def test_a_pushed_image_without_a_digest_there_is_an_error(checkout: Checkout) -> None:
+    done = checkout.build("thing", "--push", "--registry", "r.example/r", DIGESTS="other.example/r@sha256:1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "names no digest of it there; found: other.example/r@sha256:1" in done.stderr
+
+
+@pytest.fixture
+def with_components(checkout: Checkout) -> Checkout:
+    """The three components, each with a Dockerfile and its own build_image.sh."""
+    for name in ("feature-extractor", "train", "evaluate"):
+        folder = checkout.root / "components" / name
+        folder.mkdir()
+        (folder / "Dockerfile").write_text(DOCKERFILE)
+        shutil.copy(ROOT / "components" / name / "build_image.sh", folder)
+    return checkout
+
+
+def test_all_images_are_printed_for_local_runs_and_as_parameters(with_components: Checkout) -> None:
+    commit = with_components.commit()
+    local = with_components.call("build_images.sh")
+    assert local.stdout.splitlines() == [
+        f"{name}=voxsrc-{name}:{commit}" for name in ("feature-extractor", "train", "evaluate")
+    ]
+    pushed = with_components.call("build_images.sh", "--push", "--yaml", "--registry", "r.example/r")
+    assert yaml.safe_load(pushed.stdout) == {
+        f"{name.replace('-', '_')}_image": f"r.example/r/voxsrc-{name}@sha256:abcd"
+        for name in ("feature-extractor", "train", "evaluate")
+    }
+    parameters = load_package(package_path("train")).parameters
+    assert yaml.safe_load(pushed.stdout).keys() == {name for name in parameters if name.endswith("_image")}
+
+
+@pytest.mark.parametrize("failing", ["voxsrc-feature-extractor:", "voxsrc-evaluate:"])
+def test_of_images_nothing_is_printed_if_one_fails(with_components: Checkout, failing: str) -> None:
+    done = with_components.call("build_images.sh", "--yaml", FAIL_AT=f"--tag {failing}")
+    assert done.returncode != 0
+    assert done.stdout == ""
 
 
 def test_wheels_travel_as_an_image_and_cut_the_network(checkout: Checkout, tmp_path: Path) -> None:

@@ -141,6 +141,7 @@ def test_every_pool_is_as_pools_tsv_says(finished: Cloud) -> None:
         assert flags["node-labels"] == row["labels"]
         labels = dict(item.split("=") for item in row["labels"].split(","))
         assert labels["voxsrc/pool"] == name
+        assert labels["voxsrc/kind"] == ("cpu" if row["gpu"] == "none" else "gpu")
         assert labels["voxsrc/provisioning"] == row["provisioning"]
         assert labels.get("voxsrc/gpu", "none") == row["gpu"]
         assert flags["total-min-nodes"] == flags["num-nodes"] == "0"
@@ -154,6 +155,21 @@ def test_every_pool_is_as_pools_tsv_says(finished: Cloud) -> None:
         assert ("nvidia.com/gpu=present:NoSchedule" in row["taints"]) == (row["gpu"] != "none")
         assert ("GPUS_ALL_REGIONS" in row["quotas"]) == (row["gpu"] != "none")
         assert row["quotas"].startswith("PREEMPTIBLE_") == spot
+
+
+def test_no_pool_is_open_to_pods_that_do_not_ask_for_it(finished: Cloud) -> None:
+    """Kubeflow Pipelines' own pods would keep a node alive, or make the autoscaler add one."""
+    assert all(flags.get("node-taints") for flags in finished.pools().values())
+    assert finished.pools()["cpu-on-demand"]["node-taints"] == "voxsrc/pool=cpu-on-demand:NoSchedule"
+
+
+def test_a_label_chooses_spot_and_on_demand_together(finished: Cloud) -> None:
+    def having(label: str) -> set[str]:
+        return {name for name, flags in finished.pools().items() if label in flags["node-labels"].split(",")}
+
+    assert having("voxsrc/kind=cpu") == {"cpu-spot", "cpu-on-demand"}
+    assert having("voxsrc/gpu=l4") == {"gpu-spot-l4", "gpu-on-demand-l4"}
+    assert having("voxsrc/kind=gpu") == {name for name in finished.pools() if name.startswith("gpu-")}
 
 
 def test_pool_settings_and_flags_reach_the_pools(cloud: Cloud) -> None:

@@ -295,20 +295,34 @@ def test_the_evaluator_gets_all_that_the_component_is_given(monkeypatch: pytest.
     assert options.features is None
 
 
-def test_the_evaluators_run_local_takes_the_components_flags() -> None:
+# What Kubeflow alone has a use for.
+KUBEFLOWS = {"--executor-input", "--report-path"}
+
+
+@pytest.mark.parametrize(
+    ("name", "usage"),
+    [
+        (FEATURE_EXTRACTOR, "--audio URI --list URI --output URI [flags of `feature-extractor run`]"),
+        (TRAIN, "--recipe NAME|FILE --features URI --output URI [--set KEY=VALUE ...] [--num-processes N]"),
+        (EVALUATE, "--model URI --features URI --trials URI --output URI [flags of `evaluator`]"),
+    ],
+    ids=["feature-extractor", "train", "evaluate"],
+)
+def test_run_local_takes_the_components_flags(name: str, usage: str) -> None:
     done = subprocess.run(
-        [ROOT / "components/evaluate/run_local.sh", "--help"],
+        [(ROOT / name).parent / "run_local.sh", "--help"],
         env={**os.environ, "PYTHON": sys.executable},
         cwd="/",
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.startswith("usage: run_local.sh --model URI --features URI --trials URI --output URI")
-    flags = {argument for argument in container_of(EVALUATE)["args"] if argument.startswith("--")}
-    kubeflows = {"--executor-input", "--report-path"}
-    shown = set(re.findall(r"--[a-z-]+", done.stdout))
-    assert flags - shown == kubeflows
+    assert done.stdout.startswith(f"usage: run_local.sh {usage}")
+    # its own usage comes before the command's help
+    shown = set(re.findall(r"--[a-z][a-z-]+", done.stdout.removeprefix("usage: ").partition("usage: ")[2]))
+    flags = {argument for argument in container_of(name)["args"] if argument.startswith("--")}
+    assert flags - shown == flags & KUBEFLOWS != set()
+    assert set(re.findall(r"--[a-z][a-z-]+", usage)) <= shown
 
 
 def test_kfp_reads_what_the_helper_writes(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from voxsrc.pipelines.needs import StepNeeds, step_needs
 from voxsrc.pipelines.package import Package, load_package, package_path
-from voxsrc.pipelines.pools import Pool, misfits, read_pools
+from voxsrc.pipelines.pools import Pool, fitting, misfits, read_pools
 
 PACKAGES = {name: load_package(package_path(name)) for name in ("extract", "train")}
 POOLS = read_pools()
@@ -156,6 +156,25 @@ def test_every_pool_takes_the_steps_that_its_label_chooses(pool: Pool) -> None:
         assert 0 < needs.memory_gib <= 0.8 * pool.memory_gib
         others = [other for other in POOLS if other.labels["voxsrc/pool"] != pool.labels["voxsrc/pool"]]
         assert all(misfits(other, needs.node_selector, needs.tolerations, needs.gpus) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("selectors", "steps"),
+    [
+        ({"cpu_node_selector": {"voxsrc/kind": "cpu"}}, "cpu"),
+        ({"gpu_node_selector": {"voxsrc/gpu": "l4"}}, "gpu"),
+    ],
+)
+def test_one_label_selects_spot_and_on_demand(selectors: dict[str, Any], steps: str) -> None:
+    for needs in step_needs(PACKAGES["train"], selectors):
+        if (needs.step in GPU_STEPS) != (steps == "gpu"):
+            continue
+        found = fitting(POOLS, needs.node_selector, needs.tolerations, needs.gpus)
+        assert {pool.provisioning for pool in found} == {"spot", "on-demand"}
+        assert len({pool.machine_type for pool in found}) == 1
+    description = PACKAGES["train"].parameters[next(iter(selectors))].description
+    ((label, value),) = next(iter(selectors.values())).items()
+    assert f"{{{label}: {value}}} is" in description.replace("  ", " ")
 
 
 @every_package

@@ -15,11 +15,12 @@ from cluster_objects import (
     complete_cluster,
 )
 from kubernetes_server import KubernetesServer
+from voxsrc.pipelines.checks import Check
 from voxsrc.pipelines.cluster import Cluster, ClusterError, Project
 from voxsrc.pipelines.needs import StepNeeds, step_needs
 from voxsrc.pipelines.package import load_package, package_path
 from voxsrc.pipelines.pools import read_pools
-from voxsrc.pipelines.preflight import Check, preflight
+from voxsrc.pipelines.preflight import preflight
 from voxsrc.pipelines.settings import Settings
 
 
@@ -88,6 +89,7 @@ def test_a_gpu_pool_that_is_not_there_is_to_be_created(server: KubernetesServer,
 def test_another_gpu_type_is_another_pool_and_quota(server: KubernetesServer, gcloud: Gcloud) -> None:
     found = checks(server, gcloud, gpu_node_selector={"voxsrc/pool": "gpu-spot-t4"})
     pools, quota = [check for check in found if check.state == "missing"]
+    assert [check.state for check in found].count("ok") == len(found) - 2
     assert pools.remedy == "gcp-cluster/create_node_pools.sh --gpu t4"
     assert "PREEMPTIBLE_NVIDIA_T4_GPUS in europe-west4: 1" in quota.what
     assert quota.found == "0 of 0 in use"
@@ -145,11 +147,85 @@ def test_a_pod_that_is_larger_than_the_machine(server: KubernetesServer, gcloud:
     assert all(check.state == "ok" for check in found)
 
 
-@pytest.mark.parametrize("metric", ["PREEMPTIBLE_NVIDIA_L4_GPUS", "GPUS_ALL_REGIONS", "N2D_CPUS"])
-def test_a_quota_that_is_too_small(metric: str, server: KubernetesServer, gcloud: Gcloud) -> None:
-    gcloud.quota(metric, 0)
+@pytest.mark.parametrize(
+    ("metric", "limit", "otherwise"),
+    [
+        ("PREEMPTIBLE_NVIDIA_L4_GPUS", 0, "or choose another GPU type"),
+        ("GPUS_ALL_REGIONS", 0, "no other type helps"),
+        ("N2D_CPUS", 7, "column machine_type"),
+        ("PREEMPTIBLE_CPUS", 7, "column machine_type"),
+        ("PREEMPTIBLE_LOCAL_SSD_GB", 374, "column local_ssds"),
+        ("SSD_TOTAL_GB", 99, "column boot_disk_gb"),
+    ],
+)
+def test_a_quota_that_is_too_small(
+    metric: str, limit: float, otherwise: str, server: KubernetesServer, gcloud: Gcloud
+) -> None:
+    gcloud.quota(metric, limit)
     check = missing(server, gcloud)
+    assert check.state == "missing"
     assert f"ask for {metric} of at least" in check.remedy
+    assert otherwise in check.remedy
+    assert ("GPU type" in check.remedy) == (metric == "PREEMPTIBLE_NVIDIA_L4_GPUS")
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "limit"),
+    [("PREEMPTIBLE_CPUS", "CPUS", 200), ("PREEMPTIBLE_LOCAL_SSD_GB", "LOCAL_SSD_TOTAL_GB", 375)],
+)
+def test_spot_machines_count_with_the_others_where_there_is_no_quota_for_them(
+    own: str, other: str, limit: float, server: KubernetesServer, gcloud: Gcloud
+) -> None:
+    gcloud.quota(own, 0, usage=0)
+    gcloud.quota(other, limit, usage=0)
+    found = checks(server, gcloud)
+    assert {check.state for check in found} == {"ok"}
+    (counted,) = [check for check in found if check.what.startswith(f"quota {other} ")]
+    assert f"{own} is 0, so Spot machines count here" in counted.found
+    assert not any(own in check.what for check in found)
+    gcloud.quota(other, 1)
+    assert f"ask for {other} of at least" in missing(server, gcloud).remedy
+
+
+def test_a_quota_in_use_is_a_warning(server: KubernetesServer, gcloud: Gcloud) -> None:
+    gcloud.quota("PREEMPTIBLE_NVIDIA_L4_GPUS", 1, usage=1)
+    check = missing(server, gcloud)
+    assert (check.state, check.found) == ("warning", "1 of 1 in use")
+    assert check.remedy.startswith("the run waits until")
+
+
+def test_a_step_that_may_run_on_two_pools_needs_quota_for_one(
+    server: KubernetesServer, gcloud: Gcloud
+) -> None:
+    either = {"gpu_node_selector": {"voxsrc/gpu": "l4"}}
+    gcloud.quota("NVIDIA_L4_GPUS", 0)
+    check = missing(server, gcloud, **either)
+    assert check.state == "warning"
+    assert "another pool that the step may run on has quota" in check.found
+    gcloud.quota("PREEMPTIBLE_NVIDIA_L4_GPUS", 0)
+    states = [check.state for check in checks(server, gcloud, **either)]
+    assert states.count("missing") == 2
+
+
+def test_the_taint_of_the_pool_on_demand_is_tolerated_and_should_be_there(
+    server: KubernetesServer, gcloud: Gcloud
+) -> None:
+    config = gcloud.pool("cpu-spot")["config"] | {
+        "labels": {"voxsrc/pool": "cpu-on-demand", "voxsrc/kind": "cpu"},
+        "taints": [{"key": "voxsrc/pool", "value": "cpu-on-demand", "effect": "NO_SCHEDULE"}],
+        "spot": False,
+    }
+    pool = gcloud.pool("cpu-spot") | {"name": "cpu-on-demand", "config": config}
+    gcloud.answers["container node-pools list"].append(pool)
+    for label in ({"voxsrc/pool": "cpu-on-demand"}, {"voxsrc/kind": "cpu"}):
+        found = checks(server, gcloud, cpu_node_selector=label)
+        assert {check.state for check in found} == {"ok"}
+        assert any("pool cpu-on-demand" in check.found for check in found)
+    config["taints"] = []
+    check = missing(server, gcloud, cpu_node_selector={"voxsrc/pool": "cpu-on-demand"})
+    assert check.state == "warning"
+    assert "lacks the taint voxsrc/pool=cpu-on-demand:NoSchedule" in check.found
+    assert "node-pools delete cpu-on-demand" in check.remedy
 
 
 def test_nodes_stand_in_where_gcloud_cannot_tell(server: KubernetesServer, gcloud: Gcloud) -> None:

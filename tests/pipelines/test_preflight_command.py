@@ -101,6 +101,21 @@ def test_the_command_ends_with_1_if_something_is_missing(
     assert states.count("missing") == 1
 
 
+def test_a_warning_is_counted_and_does_not_end_with_1(
+    workstation: Path,
+    gcloud: Gcloud,
+    tmp_path: Path,
+    voxsrc_pipeline: Run,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gcloud.quota("N2D_CPUS", 8, usage=8)
+    workstation.write_text(json.dumps(gcloud.answers))
+    assert voxsrc_pipeline(*arguments(tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert "warning  quota N2D_CPUS in europe-west4: 8: 8 of 8 in use" in printed
+    assert printed.splitlines()[-1] == "nothing is missing, 1 warning"
+
+
 def test_a_context_that_is_missing_says_how_to_make_it(
     workstation: Path, tmp_path: Path, voxsrc_pipeline: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

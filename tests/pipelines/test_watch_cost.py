@@ -54,7 +54,7 @@ def test_cost_is_time_times_the_price_of_the_pool_that_the_arguments_choose(
         assert unknown.most_usd == 0
 
 
-def test_steps_on_cpus_pay_for_their_part_of_the_machine(kfp_server: KfpServer, watch: Watch) -> None:
+def test_each_pod_on_cpus_pays_for_a_whole_machine(kfp_server: KfpServer, watch: Watch) -> None:
     identity, watcher, clock, _ = watch
     prices = load_prices()
     watcher.price = lambda progress, needs, now: cost_so_far(
@@ -70,7 +70,8 @@ def test_steps_on_cpus_pay_for_their_part_of_the_machine(kfp_server: KfpServer, 
     assert snapshot.cost is not None
     (cost,) = snapshot.cost.steps
     machine = prices.region("us-central1").extraction
-    assert cost.spot_usd == pytest.approx(0.5 * machine.spot_usd_per_hour / machine.vcpus)
+    assert cost.spot_usd == pytest.approx(0.5 * machine.spot_usd_per_hour)
+    assert cost.machine == machine.machine
     titles = [step.title for step in snapshot.progress.steps]
     assert titles[0] == "extract-train-set/plan-extraction"
     assert "train" in titles
@@ -87,6 +88,7 @@ def test_the_exit_code_tells_the_end(
     assert voxsrc_pipeline("watch", "r", "--once", "--region", "us-central1") == code
     lines = capsys.readouterr().out.splitlines()
     assert f"run r ({identity})  {state}" in lines[0]
+    assert "this run's machines at most $" in lines[0]
     assert "all on Spot $0.50, all on demand $0.89" in lines[0]
     (train,) = [line for line in lines if line.startswith("  train ")]
     assert train.endswith(f"{state}, 1 h 00 min, attempt 2, 1 retry")
@@ -110,6 +112,7 @@ def test_json_has_a_line_for_each_change(
         "attempts": 1,
         "retries": 0,
         "preemptions": None,
+        "deleted_pods": None,
     }
     assert first["cost"]["steps"]["train"]["machine"] == "g2-standard-8"
     assert last["state"] == "SUCCEEDED"

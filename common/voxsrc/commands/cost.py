@@ -37,7 +37,7 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     command.add_argument("--gpu", help=f"such as T4, L4, V100, A100-40, A100-80, H100 (default {_GPU})")
     command.add_argument("--gpus", type=int, default=1, metavar="N", help="in one machine (default 1)")
-    command.add_argument("--region", default=_REGION, help=f"of the price file (default {_REGION})")
+    command.add_argument("--region", help=f"of the price file (default: VOXSRC_REGION, else {_REGION})")
     work = command.add_mutually_exclusive_group(required=True)
     work.add_argument("--work-hours", type=float, metavar="H", help="of computing on this machine")
     work.add_argument("--recipe", help="a recipe's name or YAML file, instead of --work-hours")
@@ -66,7 +66,8 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _cost(parsed: argparse.Namespace) -> None:
     """Estimates what a training costs and when it is finished, on Spot machines and on demand.
 
-    Says what each number rests on. Prices come from a file, with their dates: Spot prices change.
+    Says what each number rests on. Prices come from a file, with their dates: Spot prices change. No training
+    records how long its saves and restores take: give what you have seen, the defaults are assumed.
     """
     from voxsrc.cost.estimate import Estimator, compare_gpus
     from voxsrc.cost.prices import load_prices
@@ -94,15 +95,31 @@ def _cost(parsed: argparse.Namespace) -> None:
 def _request(parsed: argparse.Namespace, prices: "Prices") -> "Request":
     from voxsrc.cost.estimate import Request
 
+    region = _region(parsed.region, prices)
     keys = [flag.removeprefix("--").replace("-", "_") for flag in _ASSUMED]
     return Request(
-        region=parsed.region,
-        gpu=prices.gpu_type(parsed.region, parsed.gpu) if parsed.gpu else _GPU,
+        region=region,
+        gpu=prices.gpu_type(region, parsed.gpu) if parsed.gpu else _GPU,
         num_gpus=parsed.gpus,
         work_hours=_work_hours(parsed),
         checkpoint_interval_s=_checkpoint_interval_s(parsed.checkpoint_interval),
         given={key: getattr(parsed, key) for key in keys},
     )
+
+
+def _region(flag: str | None, prices: "Prices") -> str:
+    """The region of `--region`, else of the settings, as `pipeline watch` has it, else the default."""
+    from voxsrc.pipelines.settings import load_settings
+
+    if flag is not None:
+        return flag
+    setting = load_settings().get("VOXSRC_REGION")
+    if setting is not None:
+        try:
+            prices.region(setting)
+        except ConfigError as error:
+            raise ConfigError(f"VOXSRC_REGION: {error}, or another region with --region") from error
+    return setting or _REGION
 
 
 def _work_hours(parsed: argparse.Namespace) -> float:

@@ -1,14 +1,14 @@
 """`voxsrc pipeline`: compile, run here, check the cluster, submit and watch the Kubeflow pipelines."""
 
 import argparse
-import inspect
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from voxsrc.command import EXIT_FAILED, EXIT_INTERRUPTED, add_debug_flag
+from voxsrc.command import EXIT_FAILED
+from voxsrc.commands import pipeline_watch
 from voxsrc.commands.pipeline_options import (
+    add_command,
     add_context,
     add_endpoint,
     add_package,
@@ -20,19 +20,6 @@ from voxsrc.commands.pipeline_options import (
     read_settings,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
-    from voxsrc.pipelines.needs import StepNeeds
-    from voxsrc.pipelines.progress import RunProgress
-    from voxsrc.pipelines.run_cost import RunCost
-    from voxsrc.pipelines.settings import Settings
-
-# Of `watch`; 2 is argparse's, 130 that of Ctrl-C.
-EXIT_CODES = {"SUCCEEDED": 0, "FAILED": EXIT_FAILED, "CANCELED": 3, "SKIPPED": 3}
-EXIT_RUNNING = 4
-
 
 def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds `pipeline` with its subcommands."""
@@ -42,33 +29,16 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_run_local(commands)
     _add_preflight(commands)
     _add_submit(commands)
-    _add_watch(commands)
-
-
-def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    function: "Callable[[argparse.Namespace], int | None]",
-    text: str,
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        name,
-        help=text,
-        description=inspect.getdoc(function),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.set_defaults(function=function)
-    add_debug_flag(command)
-    return command
+    pipeline_watch.add_command(commands)
 
 
 def _add_compile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _add(commands, "compile", _compile, "write the committed packages")
+    command = add_command(commands, "compile", _compile, "write the committed packages")
     command.add_argument("--check", action="store_true", help="write nothing; fail if a package differs")
 
 
 def _add_run_local(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _add(commands, "run-local", _run_local, "run a pipeline in containers of this machine")
+    command = add_command(commands, "run-local", _run_local, "run a pipeline in containers of this machine")
     add_package(command)
     command.add_argument(
         "--image",
@@ -92,7 +62,9 @@ def _add_run_local(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _add_preflight(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _add(commands, "preflight", _preflight, "check that the cluster has what a pipeline asks for")
+    command = add_command(
+        commands, "preflight", _preflight, "check that the cluster has what a pipeline asks for"
+    )
     add_package(command)
     add_settings(command)
     add_context(command)
@@ -100,7 +72,7 @@ def _add_preflight(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _add_submit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _add(commands, "submit", _submit, "start a run, or continue the one of this name")
+    command = add_command(commands, "submit", _submit, "start a run, or continue the one of this name")
     add_package(command)
     command.add_argument("--run-name", required=True, help="the same name continues a run that failed")
     command.add_argument("--experiment", help="to list the run under (default: VOXSRC_KFP_EXPERIMENT)")
@@ -109,20 +81,6 @@ def _add_submit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--allow-changes", action="store_true", help="continue with other arguments than before"
     )
     command.add_argument("--json", action="store_true", help="print JSON")
-    add_endpoint(command)
-
-
-def _add_watch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = _add(commands, "watch", _watch, "follow a run until it ends")
-    command.add_argument("run", metavar="RUN", help="its name, or its id")
-    command.add_argument("--once", action="store_true", help="print the state of now, and end")
-    command.add_argument("--json", action="store_true", help="print a line of JSON for each change")
-    command.add_argument(
-        "--cluster", action="store_true", help="ask the cluster too why attempts ended: counts preemptions"
-    )
-    add_context(command)
-    command.add_argument("--region", help="of the price file (default: VOXSRC_REGION)")
-    command.add_argument("--prices", metavar="FILE", help="a price file of your own, local or gs://")
     add_endpoint(command)
 
 
@@ -160,7 +118,8 @@ def _preflight(parsed: argparse.Namespace) -> int:
     """Checks that the cluster has what a pipeline asks for; ends with 1 if something is missing.
 
     Checks Kubeflow Pipelines, the pods' service account, node pools with the right labels, taints and GPUs,
-    the project's quota and the images. What gcloud would tell is "unknown" where it is not installed.
+    the project's quota and the images. What gcloud would tell is "unknown" where it is not installed; a
+    "warning" is what the run may have to wait for, and does not end with 1.
     """
     from voxsrc.pipelines.needs import step_needs
     from voxsrc.pipelines.pools import read_pools
@@ -180,7 +139,9 @@ def _preflight(parsed: argparse.Namespace) -> int:
         print(json.dumps([vars(check) for check in checks], indent=1, ensure_ascii=False))
     else:
         print("\n".join(check_lines(checks)))
-        print(f"{missing} of {len(checks)} missing" if missing else "nothing is missing")
+        warnings = sum(check.state == "warning" for check in checks)
+        also = f", {warnings} {'warning' if warnings == 1 else 'warnings'}" if warnings else ""
+        print((f"{missing} of {len(checks)} missing" if missing else "nothing is missing") + also)
     return EXIT_FAILED if missing else 0
 
 
@@ -228,69 +189,4 @@ def _submit(parsed: argparse.Namespace) -> None:
     for change in done.changes:
         print(f"  changed: {change}")
     if done.action != "already_succeeded":
-        print(f"follow it: voxsrc pipeline watch {parsed.run_name}")
-
-
-def _watch(parsed: argparse.Namespace) -> int:
-    """Follows a run until it ends: steps, attempts, time and cost so far. Ctrl-C leaves the run alone.
-
-    Ends with 0 if the run succeeded, 1 if it failed or was terminated, 3 if it was cancelled or skipped, 4 if
-    it still runs (--once).
-
-    Kubeflow's API tells how often a step was tried, not why an attempt ended: --cluster asks the Argo
-    workflow in the cluster for that, as long as it is kept. A step's time includes waiting for machines, so
-    the cost is an upper bound; steps on Spot are priced as such.
-    """
-    import time
-
-    settings = read_settings(parsed)
-    api = open_api(parsed, settings)
-
-    from voxsrc.pipelines.report import snapshot_lines, snapshot_mapping
-    from voxsrc.pipelines.watching import Watcher, find_run
-
-    watcher = Watcher(
-        api=api,
-        run_id=find_run(api, parsed.run),
-        price=_pricing(parsed, settings),
-        attempts=open_cluster(parsed, settings).attempts if parsed.cluster else None,
-        warn=lambda text: print(f"warning: {text}", file=sys.stderr, flush=True),
-        pause=time.sleep,
-    )
-    shown = None
-    try:
-        for snapshot in watcher.follow():
-            if lines := list(snapshot_lines(snapshot, shown)):
-                shown = snapshot
-                link = api.link(watcher.run_id)
-                mapping = snapshot_mapping(snapshot, link)
-                print(json.dumps(mapping) if parsed.json else "\n".join(lines), flush=True)
-            if parsed.once or snapshot.has_ended:
-                return EXIT_CODES.get(snapshot.progress.state, EXIT_RUNNING)
-    except KeyboardInterrupt:
-        print(
-            f"no longer watched; the run goes on: {api.link(watcher.run_id)}\n"
-            f"follow it again: voxsrc pipeline watch {watcher.run_id}",
-            file=sys.stderr,
-        )
-        return EXIT_INTERRUPTED
-    raise AssertionError("the last snapshot is of a run that has ended")
-
-
-def _pricing(
-    parsed: argparse.Namespace, settings: "Settings"
-) -> "Callable[[RunProgress, list[StepNeeds], datetime], RunCost]":
-    """Prices a run; wrong flags are refused now, a region without prices shows as an unknown cost."""
-    from voxsrc.cost.prices import load_prices
-    from voxsrc.pipelines.pools import read_pools
-    from voxsrc.pipelines.run_cost import cost_so_far
-
-    prices = load_prices(parsed.prices)
-    if parsed.region is not None:
-        prices.region(parsed.region)
-
-    def price(progress: "RunProgress", needs: "list[StepNeeds]", now: "datetime") -> "RunCost":
-        region = settings.require("VOXSRC_REGION", parsed.region, "--region")
-        return cost_so_far(progress, needs, read_pools(), prices, region, now)
-
-    return price
+        print(f"follow it: voxsrc pipeline watch --resubmit {parsed.run_name}")

@@ -2,18 +2,40 @@
 
 import argparse
 import contextlib
+import inspect
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from voxsrc.command import add_debug_flag
 from voxsrc.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from voxsrc.pipelines.cluster import Cluster
     from voxsrc.pipelines.kfp_api import KubeflowApi
     from voxsrc.pipelines.package import Package
     from voxsrc.pipelines.settings import Settings
+
+
+def add_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    function: "Callable[[argparse.Namespace], int | None]",
+    text: str,
+) -> argparse.ArgumentParser:
+    """Adds a subcommand, which is described by its function's docstring."""
+    command = commands.add_parser(
+        name,
+        help=text,
+        description=inspect.getdoc(function),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(function=function)
+    add_debug_flag(command)
+    return command
 
 
 def add_package(command: argparse.ArgumentParser) -> None:

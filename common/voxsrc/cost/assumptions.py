@@ -41,13 +41,13 @@ DEFAULTS: Mapping[str, _Default] = {
     ),
     "save_seconds": _Default(
         5.0,
-        "assumed: 145 MB (ECAPA-TDNN of 1024 channels with its loss and momentum) took 1.5 s to a local "
-        "disk, and a bucket takes longer",
+        "assumed, as no training records it: 145 MB (ECAPA-TDNN of 1024 channels with its loss and momentum) "
+        "took 1.5 s to a local disk, and a bucket takes longer",
     ),
     "restore_seconds": _Default(
         60.0,
-        "assumed: up to 45 s of watching whether the killed run still lives, and 15 s to read 145 MB "
-        "(0.7 s from a local disk) and to begin",
+        "assumed, as no training records it: up to 45 s of watching whether the killed run still lives, and "
+        "15 s to read 145 MB (0.7 s from a local disk) and to begin",
     ),
     "start_seconds": _Default(
         450.0,

@@ -10,6 +10,13 @@ from voxsrc.cost.estimate import Estimate, Scenario
 
 _ORIGINAL = "The original project, mmwebster/voxsrc-2020, claims costs of about 1/3."
 _WIDTH = 100
+_TIMES = {
+    "mean_hours_between_preemptions",
+    "start_seconds",
+    "restore_seconds",
+    "save_seconds",
+    "wait_seconds",
+}
 
 
 def as_text(estimate: Estimate, simulated: Mapping[str, Mapping[str, float]] | None, num_runs: int) -> str:
@@ -58,12 +65,16 @@ def as_markdown(estimates: Sequence[Estimate]) -> str:
         )
     values = {assumption.key: assumption.value for assumption in first.assumptions}
     dates = sorted({each.machine.read for each in estimates})
+    assumed = [
+        a.key.replace("_", " ") for a in first.assumptions if a.key in _TIMES and a.origin == "default"
+    ]
     words = (
         f"{request.work_hours:g} h of work in {request.region} for each type, which differ in speed: compare "
         f"ratios. Means with a preemption every {values['mean_hours_between_preemptions']:g} h of a machine, "
         f"{values['start_seconds']:g} s to start, {values['restore_seconds']:g} s to restore, "
         f"{values['save_seconds']:g} s to save, {values['wait_seconds']:g} s of waiting for capacity; list "
         f"prices read {' and '.join(dates)}."
+        + (f" Assumed, not measured: {', '.join(assumed)}." if assumed else "")
     )
     lines.append("\n" + textwrap.fill(words, _WIDTH))
     return "\n".join(lines)

@@ -53,11 +53,24 @@ class Attempt:
         return step_of(self.path.rpartition(".executor")[0])
 
     @property
+    def failed(self) -> bool:
+        """Whether it ended without success."""
+        return self.phase in ("Failed", "Error")
+
+    @property
     def preempted(self) -> bool:
-        """Whether its machine was taken away, by what kubelet, Kubernetes and Argo then write."""
+        """Whether its machine was taken away, by what kubelet and Kubernetes then write."""
         text = self.message.lower()
-        words = ("node shutdown", "pod deleted", "preempt", "node was terminated", "node is not ready")
-        return self.phase in ("Failed", "Error") and any(word in text for word in words)
+        words = ("node shutdown", "preempt", "node was terminated", "node is not ready")
+        return self.failed and any(word in text for word in words)
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the pod vanished: with its machine, or as somebody deleted it; Argo does not tell which.
+
+        To Argo that is an error and no failure, which Kubeflow's retries are for: the run ends with it.
+        """
+        return self.failed and not self.preempted and "pod deleted" in self.message.lower()
 
 
 class Cluster:

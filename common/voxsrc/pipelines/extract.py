@@ -42,15 +42,18 @@ def extract_pipeline(
         audio: Folder, tar or zip of recordings, a gs:// URI.
         output: Folder of the feature set, a gs:// URI.
         utterance_list: List of "speaker path" lines, a gs:// URI; empty for all of audio.
-        preset: Filterbank: lfb40, voxceleb_trainer or kaldi80.
+        preset: Filterbank: lfb40, voxceleb_trainer, voxceleb_trainer_v2 or kaldi80.
         step: Quantisation step in nat, 0.1 or 0.2.
         speed: Speed-perturbed copies to add, as in "0.9,1.1"; empty for none.
         max_rejected: Largest fraction of unusable recordings before the run fails.
         num_shards: Files of the set; 0 chooses by the number of utterances.
-        parts: One pod for each; "I/N" makes the I-th of N equal parts of the shards, I from 0.
+        parts: One pod for each; "I/N" makes the I-th of N equal parts of the shards, I from 0; all N are
+            needed.
         num_workers: Processes of each pod.
         feature_extractor_image: Image of the feature extractor, by digest.
-        cpu_node_selector: Labels of the nodes; cpu-on-demand instead of cpu-spot is dearer and stays.
+        cpu_node_selector: Labels of the nodes, texts: {voxsrc/pool: cpu-spot} is Spot alone, however long
+            the wait; {voxsrc/kind: cpu} is Spot or, when there is none, on demand; cpu-on-demand is dearer
+            and stays.
     """
     plan = components.plan_extraction(
         audio=audio,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import kfp
+import kfp_server_api  # type: ignore[import-untyped]
 import urllib3
 from kfp_server_api.exceptions import ApiException  # type: ignore[import-untyped]
 
@@ -128,6 +129,18 @@ class KubeflowApi:
                 params=dict(arguments),
                 service_account=service_account,
             )
+
+    def repeat_run(self, run: Any) -> Any:
+        """Starts the same again as a new run: name, experiment, pipeline, arguments, account (V2beta1Run)."""
+        body = kfp_server_api.V2beta1Run(
+            display_name=run.display_name,
+            experiment_id=run.experiment_id,
+            pipeline_spec=run.pipeline_spec,
+            runtime_config=run.runtime_config,
+            service_account=run.service_account,
+        )
+        with self._explained(f"create run {run.display_name!r}", creates=True):
+            return self._client.runs.run_service_create_run(body, _request_timeout=TIMEOUT_S)
 
     def _probe(self) -> None:
         """Raises KubeflowError unless something answers that may be Kubeflow Pipelines; logs in nowhere."""

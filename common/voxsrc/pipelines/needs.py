@@ -14,6 +14,7 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 from voxsrc.errors import ConfigError
+from voxsrc.pipelines.arguments import check_node_selector
 from voxsrc.pipelines.package import Package
 from voxsrc.pipelines.pools import GPU_RESOURCE, Taint
 
@@ -202,9 +203,8 @@ def _selector(
             return labels
         except ValueError as error:
             raise ConfigError(f"step {step}: its node selector is not JSON, {error}") from error
-        if not isinstance(given, Mapping):
-            raise ConfigError(f"step {step}: node selector {given!r}; expected a mapping of labels to values")
-        labels |= {key: str(value) for key, value in given.items()}
+        check_node_selector(f"step {step}: its node selector", given)
+        labels |= given
     return labels
 
 

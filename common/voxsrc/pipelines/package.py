@@ -10,6 +10,7 @@ import yaml
 
 from voxsrc.config import apply_overrides, read_yaml, suggestion
 from voxsrc.errors import ConfigError
+from voxsrc.pipelines.arguments import OUR_PIPELINES, check_arguments
 from voxsrc.pipelines.settings import ROOT
 
 # The two pipelines that this repository has, by the name that the command line gives them.
@@ -129,7 +130,8 @@ def read_arguments(
         run_name: Fills the parameter `run_name`, if the pipeline has it and it is not given.
 
     Raises:
-        ConfigError: Unknown or missing parameters, all named at once, or a value of another type.
+        ConfigError: Unknown or missing parameters, all named at once, a value of another type, or one with
+            which no run can end.
     """
     given: dict[str, Any] = {}
     if file is not None:
@@ -158,7 +160,9 @@ def read_arguments(
         described = "; ".join(f"{name} ({_described(parameters[name])})" for name in missing)
         raise ConfigError(f"pipeline {package.name} needs, with --set or in --arguments: {described}")
     typed = {name: _typed(name, parameters[name], value) for name, value in given.items()}
-    return typed | {name: _from_text(name, parameters[name], text) for name, text in texts.items()}
+    typed |= {name: _from_text(name, parameters[name], text) for name, text in texts.items()}
+    check_arguments(typed, ours=package.name in OUR_PIPELINES)
+    return typed
 
 
 def _described(parameter: Parameter) -> str:

@@ -1,8 +1,9 @@
 """How the pods of a pipeline's steps run: on which nodes, how often again, as whom, with what.
 
-The labels and taints are those of gcp-cluster/pools.tsv. A pipeline's node selectors are parameters, so the
-value of the pool's label chooses between Spot and on demand, and the type of GPU; every pod tolerates the
-taints of all these pools, so that nothing else has to be changed for it.
+The labels and taints are those of gcp-cluster/pools.tsv. A pipeline's node selectors are parameters: the
+pool's label chooses one pool, and so between Spot and on demand; the labels voxsrc/gpu and voxsrc/kind choose
+both, of which GKE's autoscaler takes the cheaper one that it can get. Every pod tolerates the taints of all
+these pools, so that nothing else has to be changed for it.
 """
 
 from typing import Any
@@ -12,10 +13,17 @@ from kfp import dsl, kubernetes
 POOL_LABEL = "voxsrc/pool"
 CPU_POOL = {POOL_LABEL: "cpu-spot"}
 GPU_POOL = {POOL_LABEL: "gpu-spot-l4"}
-_TAINTS = (("cloud.google.com/gke-spot", "true"), ("nvidia.com/gpu", "present"))
+_TAINTS = (
+    ("cloud.google.com/gke-spot", "true"),
+    ("nvidia.com/gpu", "present"),
+    # the pool's own, which keeps Kubeflow's pods from making it grow
+    (POOL_LABEL, "cpu-on-demand"),
+)
 _GPU_RESOURCE = "nvidia.com/gpu"
 
-# A Spot node may go at any time and capacity come back days later. Without a maximum of its own the backend
+# A Spot node may go at any time and capacity come back days later. Retried is a pod that failed, as by its
+# node's shutdown; one that vanished with its node ("pod deleted", an error to Argo) ends the run, which then
+# has to be submitted again: `voxsrc pipeline watch --resubmit`. Without a maximum of its own the backend
 # takes one hour from the first attempt, then retries no more and kills a retry that runs; the factor must be
 # whole.
 _RETRIES, _WAIT, _FACTOR, _MAX_DURATION = 50, "30s", 1, "1209600s"

@@ -71,13 +71,17 @@ class Pool(Nodes):
         gpu: Type as the scripts name it, or none.
         vcpus: A node.
         memory_gib: A node.
-        quotas: Metrics of the project's quota that it counts against.
+        local_ssds: A node, of 375 GB each.
+        boot_disk_gb: A node.
+        quotas: Metrics of the project's quota for its cores and GPUs.
     """
 
     provisioning: str
     gpu: str
     vcpus: int
     memory_gib: float
+    local_ssds: int
+    boot_disk_gb: int
     quotas: tuple[str, ...]
 
 
@@ -105,6 +109,8 @@ def _pool(row: Mapping[str, str]) -> Pool:
         machine_type=row["machine_type"],
         vcpus=int(row["vcpus"]),
         memory_gib=float(row["memory_gib"]),
+        local_ssds=int(row["local_ssds"]),
+        boot_disk_gb=int(row["boot_disk_gb"]),
         labels=_labels(row["labels"]) | _labels(row["automatic_labels"]),
         taints=tuple(_taint(text) for text in _items(row["taints"])),
         quotas=tuple(_items(row["quotas"])),

@@ -5,14 +5,15 @@ node-pools list`, and only where gcloud cannot tell from the nodes that there ar
 what the scripts make where something is missing.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
+from voxsrc.pipelines.checks import Check
 from voxsrc.pipelines.cluster import Cluster, Project
 from voxsrc.pipelines.images import has_digest
 from voxsrc.pipelines.needs import StepNeeds
 from voxsrc.pipelines.pools import Nodes, Pool, fitting, misfits
+from voxsrc.pipelines.quotas import quota_checks
 from voxsrc.pipelines.settings import Settings
 
 # Without these no run starts (manifests/kustomize/env/platform-agnostic of kubeflow/pipelines 2.17.0).
@@ -24,23 +25,6 @@ KFP_DEPLOYMENTS = (
 )
 _IDENTITY = "iam.gke.io/gcp-service-account"
 _SCRIPTS = "gcp-cluster"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One thing that the run needs.
-
-    Attributes:
-        what: In a few words.
-        state: ok, missing, or unknown where it could not be looked up.
-        found: What there is.
-        remedy: What to run, or do; empty if ok.
-    """
-
-    what: str
-    state: Literal["ok", "missing", "unknown"]
-    found: str
-    remedy: str = ""
 
 
 def preflight(
@@ -66,7 +50,7 @@ def preflight(
         *_kubeflow(cluster),
         _service_account(cluster, settings),
         *_pools(needs, pools, cluster, project),
-        *_quotas(needs, pools, project, settings),
+        *quota_checks(needs, pools, project, settings),
         *_images(needs, project),
     ]
 
@@ -179,45 +163,17 @@ def _size(what: str, need: StepNeeds, planned: Sequence[Pool], fits: Sequence[No
             remedy=f"add a pool with a larger machine type to {_SCRIPTS}/pools.tsv, run "
             f"{_SCRIPTS}/create_node_pools.sh, and select it",
         )
-    return Check(what=what, state="ok", found=f"pool {', '.join(sorted(nodes.name for nodes in fits))}")
-
-
-def _quotas(
-    needs: Sequence[StepNeeds], pools: Sequence[Pool], project: Project, settings: Settings
-) -> Iterator[Check]:
-    """That the project may have as many GPUs and cores as one pod of each step takes."""
-    wanted: dict[str, float] = {}
-    for need in needs:
-        for pool in fitting(pools, need.node_selector, need.tolerations, need.gpus):
-            for metric in pool.quotas:
-                amount = float(pool.vcpus) if metric.endswith("CPUS") else pool.gpus
-                wanted[metric] = max(wanted.get(metric, 0), amount)
-    if not wanted:
-        return
-    quotas = project.quotas()
-    if quotas is None:
-        yield Check(
-            what=f"quota {', '.join(sorted(wanted))}",
-            state="unknown",
-            found=project.trouble,
-            remedy="see IAM & Admin → Quotas in the Google Cloud console",
-        )
-        return
-    region = settings.get("VOXSRC_REGION") or "the region"
-    for metric, amount in sorted(wanted.items()):
-        # a metric that the project has none of is not listed
-        usage, limit = quotas.get(metric, (0.0, 0.0))
-        found = f"{usage:g} of {limit:g} in use"
-        where = "globally" if metric == "GPUS_ALL_REGIONS" else f"in {region}"
-        yield Check(
-            what=f"quota {metric} {where}: {amount:g}",
-            state="ok" if limit >= amount else "missing",
-            found=found,
-            remedy=""
-            if limit >= amount
-            else f"ask for {metric} of at least {amount:g} {where}: IAM & Admin → Quotas in the Google Cloud "
-            "console; or choose another GPU type",
-        )
+    names = ", ".join(sorted(nodes.name for nodes in fits))
+    for pool, nodes in itertools.product(planned, fits):
+        if open_to := set(pool.taints) - set(nodes.taints) if pool.name == nodes.name else None:
+            return Check(
+                what=what,
+                state="warning",
+                found=f"pool {names}; {pool.name} lacks the taint {', '.join(map(str, open_to))}: other pods "
+                "may land there and keep its nodes",
+                remedy=_anew(pool),
+            )
+    return Check(what=what, state="ok", found=f"pool {names}")
 
 
 def _images(needs: Sequence[StepNeeds], project: Project) -> Iterator[Check]:
@@ -275,18 +231,22 @@ def _nearest(reasons: Mapping[str, Sequence[str]], planned: Sequence[Pool]) -> s
 
 def _pool_remedy(need: StepNeeds, planned: Sequence[Pool], reasons: Mapping[str, Sequence[str]]) -> str:
     """The script that makes a fitting pool, or what else to change."""
-    standing = [pool.name for pool in planned if pool.name in reasons]
+    standing = [pool for pool in planned if pool.name in reasons]
     if standing:
-        return (
-            f"pool {standing[0]} is not as {_SCRIPTS}/pools.tsv has it; delete it (gcloud container "
-            f"node-pools delete {standing[0]} --cluster=CLUSTER --location=ZONE), then {_create(planned[0])}"
-        )
+        return _anew(standing[0])
     if planned:
         return _create(planned[0])
     return (
         f"no pool of {_SCRIPTS}/pools.tsv fits either: correct the node selector "
         f"({_SCRIPTS}/create_node_pools.sh --list shows the pools), or add a line with these labels and "
         f"{need.gpus} GPUs a node"
+    )
+
+
+def _anew(pool: Pool) -> str:
+    return (
+        f"pool {pool.name} is not as {_SCRIPTS}/pools.tsv has it; delete it (gcloud container node-pools "
+        f"delete {pool.name} --cluster=CLUSTER --location=ZONE), then {_create(pool)}"
     )
 
 

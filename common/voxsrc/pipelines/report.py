@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from voxsrc.pipelines.preflight import Check
+from voxsrc.pipelines.checks import Check
 from voxsrc.pipelines.progress import WAITING, StepProgress
 from voxsrc.pipelines.run_cost import as_mapping
 from voxsrc.pipelines.watching import Snapshot
@@ -57,6 +57,7 @@ def snapshot_mapping(snapshot: Snapshot, link: str) -> dict[str, Any]:
                 "attempts": step.attempts,
                 "retries": step.retries,
                 "preemptions": None if snapshot.preemptions is None else snapshot.preemptions[step.step],
+                "deleted_pods": None if snapshot.deletions is None else snapshot.deletions[step.step],
             }
             for step in progress.steps
         ],
@@ -85,8 +86,8 @@ def duration(seconds: float) -> str:
 
 
 def _key(step: StepProgress, snapshot: Snapshot | None) -> tuple[object, ...]:
-    preemptions = snapshot.preemptions if snapshot is not None else None
-    return step.state, step.attempts, preemptions[step.step] if preemptions is not None else None
+    counts = (snapshot.preemptions, snapshot.deletions) if snapshot is not None else ()
+    return step.state, step.attempts, *(None if count is None else count[step.step] for count in counts)
 
 
 def _step(step: StepProgress, snapshot: Snapshot) -> str:
@@ -99,6 +100,8 @@ def _step(step: StepProgress, snapshot: Snapshot) -> str:
         words.append(f"{step.retries} {'retry' if step.retries == 1 else 'retries'}")
     if snapshot.preemptions is not None and step.retries:
         words.append(f"{snapshot.preemptions[step.step]} by preemption")
+    if snapshot.deletions is not None and snapshot.deletions[step.step]:
+        words.append("pod deleted, which is not retried")
     return ", ".join(words)
 
 
@@ -107,7 +110,7 @@ def _cost(snapshot: Snapshot) -> str:
     if cost is None:
         return f"cost not known: {snapshot.no_cost}"
     text = (
-        f"machines at most ${cost.most_usd:.2f} so far (all on Spot ${cost.spot_usd:.2f}, "
+        f"this run's machines at most ${cost.most_usd:.2f} so far (all on Spot ${cost.spot_usd:.2f}, "
         f"all on demand ${cost.on_demand_usd:.2f})"
     )
     return text + (f", without {', '.join(cost.unknown)}" if cost.unknown else "")

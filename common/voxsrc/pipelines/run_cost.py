@@ -1,8 +1,10 @@
 """What a run has cost so far, from how long its steps have held machines.
 
-An upper bound: a step's time is that from its first attempt to its end or now, with the waits for a machine
-between attempts, which are not billed; the API tells no more. Control plane, permanent pool, disks and bucket
-are left out: `voxsrc cost` has them.
+An upper bound of what the machines cost while steps held them: each pod is charged with a whole node, though
+several pods for CPUs may share one, and for its step's time from the first attempt to the end or now, with
+the waits for a machine between attempts, which are not billed; the API tells no more. Left out are the
+minutes that a node stays before the autoscaler takes it, control plane, permanent pool, disks and bucket
+(`voxsrc cost` has the latter four), and other runs of the same name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +25,7 @@ class StepCost:
 
     Attributes:
         step: As `StepProgress` names it.
-        machine: Type, with the part of it that the step asks for if not the whole.
+        machine: Type.
         provisioning: spot, on-demand, or either where the step's node selector leaves it open.
         spot_usd: At Spot prices.
         on_demand_usd: At those on demand.
@@ -99,28 +101,25 @@ def cost_so_far(
         if need is None or not fits or len({pool.machine_type for pool in fits}) > 1:
             unknown.append(step.step)
             continue
-        price, share, machine = _machine(need, fits[0], prices, region)
+        price, num_prices = _price(fits[0], prices, region)
         provisionings = {pool.provisioning for pool in fits}
         known.append(
             StepCost(
                 step=step.step,
-                machine=machine,
+                machine=fits[0].machine_type,
                 provisioning=provisionings.pop() if len(provisionings) == 1 else "either",
-                spot_usd=hours * share * price.spot_usd_per_hour,
-                on_demand_usd=hours * share * price.on_demand_usd_per_hour,
+                spot_usd=hours * num_prices * price.spot_usd_per_hour,
+                on_demand_usd=hours * num_prices * price.on_demand_usd_per_hour,
             )
         )
     return RunCost(steps=tuple(known), unknown=tuple(unknown))
 
 
-def _machine(need: StepNeeds, pool: Pool, prices: Prices, region: str) -> tuple[MachinePrice, float, str]:
-    """The price of a pool's machine, how many times it is paid for one pod, and words for it."""
+def _price(pool: Pool, prices: Prices, region: str) -> tuple[MachinePrice, int]:
+    """The price of a pool's machine, or of one of its GPUs, and how often it is paid for a node."""
     if pool.gpus:
-        # a pod with GPUs has the machine to itself
-        return prices.gpu(region, pool.gpu, pool.gpus), float(pool.gpus), pool.machine_type
-    share = min(1.0, need.cpus / pool.vcpus) if need.cpus else 1.0
-    words = pool.machine_type if share == 1.0 else f"{share:.0%} of {pool.machine_type}"
-    return prices.region(region).extraction, share, words
+        return prices.gpu(region, pool.gpu, pool.gpus), pool.gpus
+    return prices.region(region).extraction, 1
 
 
 def as_mapping(cost: RunCost) -> Mapping[str, object]:

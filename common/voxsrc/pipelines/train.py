@@ -65,12 +65,13 @@ def train_pipeline(
         trials: Labelled trials, a gs:// URI.
         training: Folder for checkpoints, history and model, a gs:// URI.
         evaluation: Folder for scores, metrics and report, a gs:// URI.
-        preset: Filterbank: lfb40, voxceleb_trainer or kaldi80.
+        preset: Filterbank: lfb40, voxceleb_trainer, voxceleb_trainer_v2 or kaldi80.
         step: Quantisation step in nat, 0.1 or 0.2.
         speed: Speed-perturbed copies to add to the train set, as in "0.9,1.1"; empty for none.
         max_rejected: Largest fraction of unusable recordings before the run fails.
         num_shards: Files of each feature set; 0 chooses by the number of utterances.
-        parts: One pod for each, per feature set; "I/N" makes the I-th of N equal parts, I from 0.
+        parts: One pod for each, per feature set; "I/N" makes the I-th of N equal parts, I from 0; all N are
+            needed.
         num_workers: Processes of each of these pods.
         recipe: demo, fast_resnet34_angleproto, resnet34_aam, ecapa_aam, or a YAML file's gs:// URI.
         overrides: Keys of the recipe to replace, as in "num_steps=1000; batch_size=128"; empty for none.
@@ -83,10 +84,12 @@ def train_pipeline(
         feature_extractor_image: Image of the feature extractor, by digest.
         train_image: Image of the trainer, by digest.
         evaluate_image: Image of the evaluator, by digest.
-        cpu_node_selector: Labels of the nodes that extract; cpu-on-demand instead of cpu-spot is dearer and
-            stays.
-        gpu_node_selector: Labels of the nodes that train and evaluate, by GPU type, such as gpu-spot-t4;
-            gpu-on-demand-l4 instead of gpu-spot-l4 is dearer and stays.
+        cpu_node_selector: Labels of the nodes that extract, texts: {voxsrc/pool: cpu-spot} is Spot alone,
+            however long the wait; {voxsrc/kind: cpu} is Spot or, when there is none, on demand; cpu-on-demand
+            is dearer and stays.
+        gpu_node_selector: Labels of the nodes that train and evaluate, texts: {voxsrc/pool: gpu-spot-l4} is
+            one type of GPU on Spot alone; {voxsrc/gpu: l4} is that type on Spot or, when there is none, on
+            demand; gpu-on-demand-l4 is dearer and stays.
     """
     train_set = extract_pipeline(
         audio=train_audio,

@@ -29,14 +29,24 @@ class Snapshot:
         progress: Its steps.
         cost: So far; None where prices or package are not known.
         no_cost: Why `cost` is None.
-        preemptions: By step; None if the cluster was not asked, or does not answer.
+        attempts: Pods, as the cluster told; None if it was not asked, or does not answer.
     """
 
     at: datetime
     progress: RunProgress
     cost: RunCost | None
     no_cost: str
-    preemptions: Counter[str] | None
+    attempts: tuple[Attempt, ...] | None = None
+
+    @property
+    def preemptions(self) -> Counter[str] | None:
+        """Attempts that a preemption ended, by step; None if the attempts are not known."""
+        return None if self.attempts is None else Counter(a.step for a in self.attempts if a.preempted)
+
+    @property
+    def deletions(self) -> Counter[str] | None:
+        """Attempts whose pod was deleted, which is not retried, by step; likewise."""
+        return None if self.attempts is None else Counter(a.step for a in self.attempts if a.deleted)
 
     @property
     def has_ended(self) -> bool:
@@ -80,6 +90,11 @@ class Watcher:
                 return
             self.pause(POLL_S)
 
+    def turn_to(self, run_id: str) -> None:
+        """Follows another run from now on."""
+        self.run_id = run_id
+        self._ended_by = {}
+
     def look(self) -> Snapshot:
         """The run now; as `follow`, waits for an API that does not answer."""
         run = self._patiently(lambda: self.api.get_run(self.run_id))
@@ -99,11 +114,9 @@ class Watcher:
                 cost = self.price(progress, needs, now)
             except VoxsrcError as error:
                 no_cost = str(error)
-        return Snapshot(
-            at=now, progress=progress, cost=cost, no_cost=no_cost, preemptions=self._preemptions()
-        )
+        return Snapshot(at=now, progress=progress, cost=cost, no_cost=no_cost, attempts=self._attempts())
 
-    def _preemptions(self) -> Counter[str] | None:
+    def _attempts(self) -> tuple[Attempt, ...] | None:
         if self.attempts is None:
             return None
         try:
@@ -113,7 +126,7 @@ class Watcher:
             return None
         # a workflow is deleted some time after its end; what was seen is kept
         self._ended_by |= {attempt.path: attempt for attempt in found}
-        return Counter(attempt.step for attempt in self._ended_by.values() if attempt.preempted)
+        return tuple(self._ended_by.values())
 
     def _patiently(self, call: Callable[[], Any]) -> Any:
         """The answer of `call`, tried again with growing waits while its errors may pass."""
