@@ -18,10 +18,14 @@ from numpy.typing import NDArray
 from voxsrc import storage
 from voxsrc.errors import CorpusError
 
+# By name alone, before a byte is read; what a file really is, `voxsrc.audio` tells from its bytes. Of two
+# files that differ in nothing else the first is taken.
+AUDIO_SUFFIXES = (".wav", ".flac", ".m4a", ".aac", ".mp4", ".ogg", ".opus", ".mp3", ".webm", ".mka")
+
 _T = TypeVar("_T")
 _LISTED_ERRORS = 10
 _SPEED_SUFFIX = re.compile(r"-sp[0-9]+(\.[0-9]+)?$")
-_AUDIO_NAME = re.compile(r"\.(wav|flac|ogg|opus|mp3|m4a|mp4|aac|webm|mka)$", re.IGNORECASE)
+_AUDIO_NAME = re.compile(f"({'|'.join(map(re.escape, AUDIO_SUFFIXES))})$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

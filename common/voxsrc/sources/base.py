@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Protocol
 
+from voxsrc.corpus import AUDIO_SUFFIXES
 from voxsrc.errors import AudioError
-
-# By name alone, before a byte is read; what a file really is, `voxsrc.audio` tells from its bytes.
-AUDIO_SUFFIXES = (".wav", ".flac", ".m4a", ".aac", ".mp4", ".ogg", ".opus", ".mp3", ".webm", ".mka")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from voxsrc import storage
+from voxsrc.corpus import AUDIO_SUFFIXES
 from voxsrc.errors import AudioError, NotFoundError
-from voxsrc.sources.base import AUDIO_SUFFIXES, Member, ReadResult, Scan, ScannedSource, without_suffix
+from voxsrc.sources.base import Member, ReadResult, Scan, ScannedSource, without_suffix
 from voxsrc.storage.local import translated
 
 # A bucket answers a small read in some 30 ms, in which a core decodes a minute and a half of audio.
