@@ -21,7 +21,7 @@ ASSIGNED = re.compile(
 PLACEHOLDERS = {
     "", "A", "BUCKET", "No_Bucket", "_x", "a-bucket", "another-project", "b", "bucket", "my-bucket",
     "my-project", "name", "no-such-bucket", "no-such-bucket-here", "other-bucket", "p", "some-bucket",
-    "some-project", "there-is-no-such-bucket", "voxsrc-test", "ümlaut", "…",
+    "some-project", "there-is-no-such-bucket", "voxsrc-test", "x", "ümlaut", "…",
 }  # fmt: skip
 VARIABLE = re.compile(r"[${}<(\[*^]")
 NAMED_BUCKET = re.compile(r"gs://(?P<name>[^\s'\"`/]*)")
