@@ -447,7 +447,8 @@ def test_killed_at_any_instant_it_still_ends_well(server: Server, tmp_path: Path
     for turn in range(20):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         if turn % 2:
-            server.kill_after = (server.num_sent + chance.randrange(1, 3_000_000), process)
+            # Up to more than what the server may have sent ahead, so that some is on the disk.
+            server.kill_after = (server.num_sent + chance.randrange(1, 9_000_000), process)
             process.wait(60)
         else:
             try:
