@@ -86,10 +86,7 @@ def usable_paths(scan: Scan) -> tuple[list[str], Counter[str]]:
 
 
 def _reason_to_ignore(path: str, num_bytes: int) -> str | None:
-    folders = path.split("/")[:-1]
-    if any(name.startswith(".") or name == "__MACOSX" for name in path.split("/")):
-        return "hidden"
-    if not folders:
+    if "/" not in path:
         return "no_speaker_folder"
     return None if num_bytes else "empty"
 

@@ -114,6 +114,7 @@ def _metrics_json(
     """`eer`, `min_dcf` and the rest with their intervals, and what they are of."""
     options, trials = evaluation.options, evaluation.trials
     main, *others = measured
+    resamples = measured[main].resamples
     speakers = {name for pair in evaluation.speakers or () for name in pair}
     calibration = evaluation.calibration.map
     return {
@@ -122,8 +123,8 @@ def _metrics_json(
         "num_trials": len(trials),
         "num_targets": int(trials.labels.sum()) if trials.labels is not None else None,
         "num_speakers": len(speakers) or None,
-        "num_resamples": options.num_resamples if measured[main].resamples is not None else 0,
-        "num_resamples_left_out": measured[main].num_left_out,
+        "num_resamples": options.num_resamples if resamples is not None else 0,
+        "num_resamples_left_out": resamples.num_left_out if resamples is not None else 0,
         "trials": options.trials,
         "trial_list": evaluation.recognition.name,
         "model": options.model,

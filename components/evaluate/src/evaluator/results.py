@@ -38,13 +38,11 @@ class Measured:
     Attributes:
         estimates: By keys of `report.data.METRICS`.
         resamples: Of its scores; None without intervals.
-        num_left_out: Resamples that lacked one kind of trials.
         no_intervals: Why there are none though they were asked for; empty otherwise.
     """
 
     estimates: Mapping[str, Estimate]
     resamples: Resamples | None
-    num_left_out: int
     no_intervals: str = ""
 
 
@@ -92,7 +90,7 @@ def measure(
     estimates = _estimates(of_scores, scores.raw, labels, drawn)
     if scores.llrs is not None:
         estimates |= _estimates(of_llrs, scores.llrs, labels, of_drawn)
-    return Measured(estimates, drawn, drawn.num_left_out if drawn is not None else 0, reason)
+    return Measured(estimates, drawn, reason)
 
 
 def _estimates(

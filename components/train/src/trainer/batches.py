@@ -121,7 +121,8 @@ class BatchLoader:
     def _prepare(self, step: int) -> _Prepared:
         """Plans and gathers; on a GPU beside the training, in a stream of its own."""
         plan = self._plan(step)
-        self._features.read_ahead(self._plan(step + _READ_AHEAD))
+        if self._features.reads_ahead:
+            self._features.read_ahead(self._plan(step + _READ_AHEAD))
         with torch.cuda.stream(self._copies):  # does nothing for None
             levels = self._features.levels(plan.rows, plan.first_frames, plan.crop_frames)
             labels = torch.from_numpy(plan.labels).to(self._features.device, non_blocking=True)

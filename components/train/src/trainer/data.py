@@ -97,6 +97,11 @@ class DeviceFeatures:
         ahead = features.read_ahead if placement == "mmap" else None
         return cls(features.index, features.manifest, frames, device, placement, summary, ahead)
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether `read_ahead` does anything: for a memory map."""
+        return self._read_ahead is not None
+
     def read_ahead(self, plan: BatchPlan) -> None:
         """Has a memory map's crops of a later batch fetched from the disk meanwhile."""
         if self._read_ahead is not None:
