@@ -12,6 +12,7 @@ import pytest
 
 from commands import identities
 from trainer.checkpoint import CheckpointStore
+from trainer.checkpoint.lease import boot_id
 from training_runs import (
     AAM,
     ANGLEPROTO,
@@ -22,6 +23,7 @@ from training_runs import (
     write_speakers,
 )
 from voxsrc import storage
+from voxsrc.run_timings import TIMINGS_NAME, read_timings
 
 # CI raises it.
 NUM_KILLS = int(os.environ.get("VOXSRC_KILLS", "10"))
@@ -34,6 +36,7 @@ PLACES = [
     ("trainer.checkpoint.store:CheckpointStore._publish", 3),  # between the file and the pointer
     ("trainer.checkpoint.store:CheckpointStore._delete_superseded", 3),
     ("trainer.history:History.write", 1),
+    ("trainer.timing:Timing.write", 2),
     ("trainer.checkpoint.store:CheckpointStore._read_state", 1),  # in a load
     ("trainer.state:TrainingState.load", 1),
     ("trainer.training:Training._loss", 3),  # between forward and backward
@@ -218,6 +221,46 @@ def test_the_history_comes_from_the_checkpoint(
         history = output / "history.jsonl"
         history.unlink(missing_ok=True) if content is None else history.write_bytes(content)
     assert trainings.run(case.arguments(output)).succeeded
+    assert Result.of(output) == case.result
+
+
+def test_each_process_records_what_it_took(
+    trainings: Trainings, cases: dict[str, Case], tmp_path: Path
+) -> None:
+    case, output = cases["aam"], tmp_path / "run"
+    place = ("trainer.training:Training._loss", 10, signal.SIGKILL)
+    assert trainings.run(case.arguments(output), signal_at_call=place).killed
+    assert trainings.run(case.arguments(output)).succeeded
+    timings = read_timings(str(output))
+    first, second = timings.attempts
+    assert timings.num_steps == 18 + 6
+    assert timings.num_frames == 6 * (18 * 20 + 6 * 30)
+    assert (first.device, first.num_processes, first.finished, second.finished) == ("cpu", 1, False, True)
+    assert first.first_step == 0
+    assert 1 <= second.first_step <= 9
+    assert 1 <= first.num_steps <= 8  # the first step is counted apart
+    assert second.num_steps == 24 - second.first_step - 1
+    # The last saves may not be known yet, or were overtaken by later ones.
+    assert 1 <= first.num_saves <= 9
+    assert 1 <= second.num_saves <= 24 - second.first_step
+    for each in timings.attempts:
+        assert each.boot_id == boot_id()
+        assert each.save_bytes > 1000
+        parts = each.setup_s + each.restore_s + each.first_step_s + each.training_s + each.validation_s
+        assert 0 < parts <= each.held_s < case.seconds * 100
+        assert min(each.setup_s, each.first_step_s, each.training_s, each.validation_s, each.save_s) > 0
+    assert second.restore_s > 0
+
+
+def test_damaged_times_are_replaced(trainings: Trainings, cases: dict[str, Case], tmp_path: Path) -> None:
+    case, output = cases["angleproto"], tmp_path / "run"
+    place = ("trainer.training:Training._loss", 6, signal.SIGKILL)
+    assert trainings.run(case.arguments(output), signal_at_call=place).killed
+    (output / TIMINGS_NAME).write_bytes(b"half")
+    ended = trainings.run(case.arguments(output))
+    assert ended.succeeded
+    assert ended.text.count("the times of earlier processes are lost") == 1
+    assert [each.finished for each in read_timings(str(output)).attempts] == [True]
     assert Result.of(output) == case.result
 
 

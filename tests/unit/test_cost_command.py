@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cost_prices import own_prices
+from recorded_runs import attempt, run_of
 from voxsrc.command import run_command
 from voxsrc.commands import cost
 from voxsrc.config import write_yaml
@@ -247,9 +248,54 @@ class TestCommand:
         assert code == 0
         assert json.loads(output)["request"]["work_hours"] == pytest.approx(1000 * 64 / 10 / 3600)
 
+    def test_takes_what_a_run_has_recorded(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        folder = run_of(tmp_path, attempt(), attempt(first_step=50, restore_s=33.0, finished=True))
+        code, output, _ = run(capsys, f"--from-run={folder}", "--json", "--save-seconds=7")
+        assert code == 0
+        estimate = json.loads(output)
+        assert (estimate["request"]["gpu"], estimate["request"]["num_gpus"]) == ("L4", 1)
+        assert estimate["request"]["work_hours"] == pytest.approx(2100 / 3600)
+        assumed = {each["key"]: (each["value"], each["origin"]) for each in estimate["assumptions"]}
+        assert assumed["save_seconds"] == (7, "flag")
+        assert assumed["restore_seconds"] == (33, "run")
+        assert assumed["start_seconds"] == (130, "run")
+        assert assumed["wait_seconds"] == (300, "default")
+        _, text, _ = run(capsys, f"--from-run={folder}")
+        assert text.startswith("The run: 2 h on NVIDIA L4, 1 interruption; 0.5833 h of work, from 198 timed")
+        _, table, _ = run(capsys, f"--from-run={folder}", "--markdown")
+        assert [line.split("|")[1] for line in table.splitlines() if line.startswith("|")][2:] == [" L4 "]
+        words = " ".join(table.split())
+        assert words.endswith("Assumed, not measured: mean hours between preemptions, wait seconds.")
+
+    def test_takes_hours_from_a_run_on_that_machine_alone(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        arguments = [f"--from-run={run_of(tmp_path, attempt(num_processes=2))}", "--json"]
+        assert json.loads(run(capsys, *arguments)[1])["request"]["num_gpus"] == 2
+        for other in (["--gpu=T4"], ["--gpus=1"]):
+            code, output, errors = run(capsys, *arguments, *other)
+            assert (code, output) == (1, "")
+            assert errors.startswith("error: the run was timed on 2 × NVIDIA L4, which says nothing of")
+            given = json.loads(run(capsys, *arguments, *other, "--work-hours=5")[1])
+            assert given["request"]["work_hours"] == 5
+            assert {each["origin"] for each in given["assumptions"]} >= {"run"}
+
+    def test_takes_times_alone_from_a_run_without_gpu(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        folder = run_of(tmp_path, attempt(device="cpu", num_processes=2))
+        code, _, errors = run(capsys, f"--from-run={folder}")
+        assert code == 1
+        assert "timed on 2 × cpu" in errors
+        estimate = json.loads(run(capsys, f"--from-run={folder}", "--work-hours=5", "--json")[1])
+        assert (estimate["request"]["gpu"], estimate["request"]["num_gpus"]) == ("L4", 1)
+        assert estimate["request"]["measured"]["save_seconds"]["value"] == 3
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
+            ([], "error: no work is given; expected --work-hours, --recipe or --from-run"),
+            (["--from-run=nowhere"], "error: --from-run nowhere: no times are recorded there"),
             (["--work-hours=1", "--gpu=H200"], "error: prices.yaml has no GPU 'H200' in us-central1"),
             (["--work-hours=1", "--region=mars"], "error: prices.yaml has no region 'mars'"),
             (["--work-hours=1", "--checkpoint-interval=often"], "error: --checkpoint-interval is 'often'"),

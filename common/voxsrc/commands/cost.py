@@ -9,6 +9,7 @@ from voxsrc.errors import ConfigError
 
 if TYPE_CHECKING:
     from voxsrc.cost.estimate import Request
+    from voxsrc.cost.measured import MeasuredRun
     from voxsrc.cost.prices import Prices
 
 _GPU = "L4"
@@ -18,8 +19,8 @@ _REGION = "us-central1"
 _ASSUMED = {
     "--mean-hours-between-preemptions": ("M", "of one machine; inf for never"),
     "--save-seconds": ("S", "of one checkpoint, copy and write"),
-    "--restore-seconds": ("R", "from the process's start to its first step, with a checkpoint"),
-    "--start-seconds": ("B", "from the machine's first billed second to the process's start"),
+    "--restore-seconds": ("R", "that a restart takes more than a start: to find and load a checkpoint"),
+    "--start-seconds": ("B", "from the machine's first billed second to the first step"),
     "--wait-seconds": ("W", "until Spot capacity is found, not billed"),
     "--fallback-probability": ("P", "that a start finds no Spot machine, for the mixed scenario"),
     "--extract-core-hours": ("H", "of feature extraction, in vCPUs; not part of the finish time"),
@@ -35,10 +36,18 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command = groups.add_parser(
         "cost", help="cost and finish time of a run, Spot against on demand", description=_cost.__doc__
     )
-    command.add_argument("--gpu", help=f"such as T4, L4, V100, A100-40, A100-80, H100 (default {_GPU})")
-    command.add_argument("--gpus", type=int, default=1, metavar="N", help="in one machine (default 1)")
+    command.add_argument(
+        "--gpu", help=f"such as T4, L4, V100, A100-40, A100-80, H100 (default: the run's, else {_GPU})"
+    )
+    command.add_argument("--gpus", type=int, metavar="N", help="in one machine (default: the run's, else 1)")
     command.add_argument("--region", help=f"of the price file (default: VOXSRC_REGION, else {_REGION})")
-    work = command.add_mutually_exclusive_group(required=True)
+    command.add_argument(
+        "--from-run",
+        metavar="URI",
+        help="the --output of a training, local or gs://: its own times of saves, restores and starts "
+        "instead of assumed ones, its GPU, and its work if neither --work-hours nor --recipe is given",
+    )
+    work = command.add_mutually_exclusive_group()
     work.add_argument("--work-hours", type=float, metavar="H", help="of computing on this machine")
     work.add_argument("--recipe", help="a recipe's name or YAML file, instead of --work-hours")
     command.add_argument("--utterances", type=int, metavar="N", help="of the feature set, with --recipe")
@@ -66,19 +75,21 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _cost(parsed: argparse.Namespace) -> None:
     """Estimates what a training costs and when it is finished, on Spot machines and on demand.
 
-    Says what each number rests on. Prices come from a file, with their dates: Spot prices change. No training
-    records how long its saves and restores take: give what you have seen, the defaults are assumed.
+    Says what each number rests on. Prices come from a file, with their dates: Spot prices change. How long
+    saves, restores and starts take is assumed, unless --from-run names a training, which records it.
     """
     from voxsrc.cost.estimate import Estimator, compare_gpus
+    from voxsrc.cost.measured import measured_run
     from voxsrc.cost.prices import load_prices
     from voxsrc.cost.report import as_mapping, as_markdown, as_text
 
     prices = load_prices(parsed.prices)
-    request = _request(parsed, prices)
+    run = measured_run(parsed.from_run) if parsed.from_run else None
+    request, names_gpu = _request(parsed, prices, run)
     if parsed.markdown:
         if parsed.simulate is not None:
             raise ConfigError("--simulate: not with --markdown, whose table has no place for it")
-        one = [Estimator(request, prices).estimate()] if parsed.gpu else compare_gpus(request, prices)
+        one = [Estimator(request, prices).estimate()] if names_gpu else compare_gpus(request, prices)
         print(as_markdown(one))
         return
     estimator = Estimator(request, prices)
@@ -88,23 +99,40 @@ def _cost(parsed: argparse.Namespace) -> None:
         simulated = estimator.simulate(parsed.simulate, seed=parsed.seed)
     if parsed.json:
         print(json.dumps(as_mapping(estimate, simulated), indent=1, ensure_ascii=False, allow_nan=False))
-    else:
-        print(as_text(estimate, simulated, parsed.simulate or 0))
+        return
+    if run is not None:
+        print(run.describe())
+    print(as_text(estimate, simulated, parsed.simulate or 0))
 
 
-def _request(parsed: argparse.Namespace, prices: "Prices") -> "Request":
+def _request(
+    parsed: argparse.Namespace, prices: "Prices", run: "MeasuredRun | None"
+) -> tuple["Request", bool]:
+    """What is asked, and whether flag or run say for which GPU."""
     from voxsrc.cost.estimate import Request
+    from voxsrc.cost.measured import gpu_type_of
 
     region = _region(parsed.region, prices)
+    runs_on = gpu_type_of(run.device, prices.region(region).gpus) if run is not None else None
+    gpu = prices.gpu_type(region, parsed.gpu) if parsed.gpu else runs_on
+    num_gpus = parsed.gpus
+    if num_gpus is None:
+        num_gpus = run.num_processes if run is not None and runs_on is not None else 1
+    if parsed.work_hours is None and parsed.recipe is None:
+        work_hours = _recorded_hours(run, gpu if gpu == runs_on else None, num_gpus)
+    else:
+        work_hours = _work_hours(parsed)
     keys = [flag.removeprefix("--").replace("-", "_") for flag in _ASSUMED]
-    return Request(
+    request = Request(
         region=region,
-        gpu=prices.gpu_type(region, parsed.gpu) if parsed.gpu else _GPU,
-        num_gpus=parsed.gpus,
-        work_hours=_work_hours(parsed),
+        gpu=gpu or _GPU,
+        num_gpus=num_gpus,
+        work_hours=work_hours,
         checkpoint_interval_s=_checkpoint_interval_s(parsed.checkpoint_interval),
         given={key: getattr(parsed, key) for key in keys},
+        measured=run.values if run is not None else {},
     )
+    return request, gpu is not None
 
 
 def _region(flag: str | None, prices: "Prices") -> str:
@@ -120,6 +148,20 @@ def _region(flag: str | None, prices: "Prices") -> str:
         except ConfigError as error:
             raise ConfigError(f"VOXSRC_REGION: {error}, or another region with --region") from error
     return setting or _REGION
+
+
+def _recorded_hours(run: "MeasuredRun | None", gpu: str | None, num_gpus: int) -> float:
+    """The run's own work, if it was done on the machine that is asked about; `gpu` is None if it was not."""
+    if run is None:
+        raise ConfigError("no work is given; expected --work-hours, --recipe or --from-run")
+    if gpu is None or num_gpus != run.num_processes:
+        raise ConfigError(
+            f"the run was timed on {run.machine}, which says nothing of the hours on the machine that is "
+            "asked about: give --work-hours or --recipe, too"
+        )
+    if run.work_hours is None:
+        raise ConfigError("the run has timed no step so far: give --work-hours or --recipe, too")
+    return run.work_hours
 
 
 def _work_hours(parsed: argparse.Namespace) -> float:

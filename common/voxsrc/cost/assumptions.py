@@ -15,7 +15,7 @@ class Assumption:
     Attributes:
         key: What it is, with its unit.
         value: The number.
-        origin: `flag`, `default` or `price file`.
+        origin: `flag`, `run`, `default`, `computed` or `price file`.
         basis: Why this number.
     """
 
@@ -26,51 +26,56 @@ class Assumption:
 
 
 @dataclass(frozen=True)
-class _Default:
+class Measurement:
+    """A number and what it rests on."""
+
     value: float
     basis: str
 
 
+# Of a start's 450 s: until the process begins.
+MACHINE_START_S = 350.0
+
 # The option of `voxsrc cost` is the key with dashes.
-DEFAULTS: Mapping[str, _Default] = {
-    "mean_hours_between_preemptions": _Default(
+DEFAULTS: Mapping[str, Measurement] = {
+    "mean_hours_between_preemptions": Measurement(
         MEAN_TIME_BETWEEN_PREEMPTIONS_S / 3600.0,
         "assumed, as the trainer does: Google publishes no rate for GPUs, and it differs by zone and day. "
         "Exponential: of preemptible VMs, which end after 24 h, early preemptions were found more "
         "frequent than that (Kadupitiya et al., HPDC 2020)",
     ),
-    "save_seconds": _Default(
+    "save_seconds": Measurement(
         5.0,
-        "assumed, as no training records it: 145 MB (ECAPA-TDNN of 1024 channels with its loss and momentum) "
+        "assumed (--from-run measures it): 145 MB (ECAPA-TDNN of 1024 channels with its loss and momentum) "
         "took 1.5 s to a local disk, and a bucket takes longer",
     ),
-    "restore_seconds": _Default(
+    "restore_seconds": Measurement(
         60.0,
-        "assumed, as no training records it: up to 45 s of watching whether the killed run still lives, and "
+        "assumed (--from-run measures it): up to 45 s of watching whether the killed run still lives, and "
         "15 s to read 145 MB (0.7 s from a local disk) and to begin",
     ),
-    "start_seconds": _Default(
-        450.0,
-        "assumed, all billed: VM 60 s, GPU driver 60 s, image 230 s (3 min 50 s reported on GKE for "
-        "Google's deep-learning image; 20 s with image streaming), features into memory 95 s "
-        "(19 GB, 200 MB/s), process 5 s",
+    "start_seconds": Measurement(
+        MACHINE_START_S + 100.0,
+        "assumed (--from-run measures it), all billed: VM 60 s, GPU driver 60 s, image 230 s (3 min 50 s "
+        "reported on GKE for Google's deep-learning image; 20 s with image streaming), features into memory "
+        "95 s (19 GB, 200 MB/s), process 5 s",
     ),
-    "wait_seconds": _Default(300.0, "assumed: until Spot capacity is found, not billed; can be hours"),
-    "fallback_probability": _Default(
+    "wait_seconds": Measurement(300.0, "assumed: until Spot capacity is found, not billed; can be hours"),
+    "fallback_probability": Measurement(
         0.1, "assumed: share of starts that find no Spot machine and go on demand to the end"
     ),
-    "extract_core_hours": _Default(0.0, "the features are there"),
-    "storage_gb": _Default(25.0, "assumed: VoxCeleb2 as features, 19 GB, and checkpoints"),
-    "boot_disk_gb": _Default(100.0, "as gcp-cluster makes GPU machines"),
-    "pool_machines": _Default(
+    "extract_core_hours": Measurement(0.0, "the features are there"),
+    "storage_gb": Measurement(25.0, "assumed: VoxCeleb2 as features, 19 GB, and checkpoints"),
+    "boot_disk_gb": Measurement(100.0, "as gcp-cluster makes GPU machines"),
+    "pool_machines": Measurement(
         2.0, "assumed, of the 1 to 3 that gcp-cluster allows: Kubeflow Pipelines and the cluster's own pods"
     ),
-    "pool_disk_gb": _Default(50.0, "as gcp-cluster makes them"),
+    "pool_disk_gb": Measurement(50.0, "as gcp-cluster makes them"),
 }
 
 
-def resolve(given: Mapping[str, float | None]) -> dict[str, Assumption]:
-    """The number for each key of DEFAULTS: the given one, or the default.
+def resolve(given: Mapping[str, float | None], measured: Mapping[str, Measurement]) -> dict[str, Assumption]:
+    """The number for each key of DEFAULTS: the given one, else the measured one, else the default.
 
     Raises:
         ConfigError: A given number is negative or not finite, or not a probability where one is meant. The
@@ -80,7 +85,8 @@ def resolve(given: Mapping[str, float | None]) -> dict[str, Assumption]:
     for key, default in DEFAULTS.items():
         value = given.get(key)
         if value is None:
-            resolved[key] = Assumption(key, default.value, "default", default.basis)
+            origin, known = ("run", measured[key]) if key in measured else ("default", default)
+            resolved[key] = Assumption(key, known.value, origin, known.basis)
             continue
         flag = "--" + key.replace("_", "-")
         if key == "mean_hours_between_preemptions":

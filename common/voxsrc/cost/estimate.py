@@ -1,12 +1,12 @@
 """The estimate: work, prices and assumptions become cost and finish time, on demand, on Spot, and mixed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from voxsrc.checkpoint_interval import interval_s
-from voxsrc.cost.assumptions import Assumption, resolve
+from voxsrc.cost.assumptions import Assumption, Measurement, resolve
 from voxsrc.cost.job import Expected, Job, expected_on_demand, expected_on_spot, expected_with_fallback
 from voxsrc.cost.lines import Bill
 from voxsrc.cost.prices import MachinePrice, Prices
@@ -27,7 +27,8 @@ class Request:
         num_gpus: In one machine.
         work_hours: Computing on that machine, without saves and starts.
         checkpoint_interval_s: None is Young's and Daly's optimum, as the trainer computes it.
-        given: Values instead of `assumptions.DEFAULTS`, by key; None is the default.
+        given: Values instead of `assumptions.DEFAULTS`, by key; None is the measured one, or the default.
+        measured: By such a key, what a run has recorded.
     """
 
     region: str
@@ -36,6 +37,7 @@ class Request:
     work_hours: float
     checkpoint_interval_s: float | None
     given: Mapping[str, float | None]
+    measured: Mapping[str, Measurement] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +147,7 @@ class Estimator:
             raise ConfigError(f"--checkpoint-interval is {fixed_s:g}; expected more than 0 seconds, or auto")
         self.request = request
         self._prices = prices
-        self._values = resolve(request.given)
+        self._values = resolve(request.given, request.measured)
         self._bill = Bill(
             region=prices.region(request.region),
             machine=prices.gpu(request.region, request.gpu, request.num_gpus),

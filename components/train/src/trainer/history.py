@@ -74,8 +74,10 @@ class Boards:
 
         self._output_uri = output_uri
         self._local = Path(storage.join(output_uri, _TENSORBOARD))
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if storage.is_remote(output_uri):
-            self._local = Path(tempfile.mkdtemp(prefix="voxsrc-tensorboard-"))
+            self._temporary = tempfile.TemporaryDirectory(prefix="voxsrc-tensorboard-")
+            self._local = Path(self._temporary.name)
         self._writer = SummaryWriter(str(self._local), purge_step=first_step or None)
         self._writes = True
         self._wandb = _wandb_run(wandb_project, output_uri, recipe) if wandb_project else None
@@ -105,6 +107,8 @@ class Boards:
                 self._writer.close()
         except (OSError, StorageError) as error:
             self._give_up(error)
+        if self._temporary is not None:
+            self._temporary.cleanup()
         if self._wandb is not None:
             self._wandb.finish()
 

@@ -27,15 +27,20 @@ class Stage:
     rates: LearningRateConfig
     margins: MarginConfig | None
 
+    @property
+    def num_steps(self) -> int:
+        """How many steps it has."""
+        return self.end_step - self.first_step
+
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step of the training."""
-        return schedules.learning_rate(self.rates, step - self.first_step, self.end_step - self.first_step)
+        return schedules.learning_rate(self.rates, step - self.first_step, self.num_steps)
 
     def margin(self, step: int) -> float | None:
         """The margin of a step of the training; None leaves the loss's own."""
         if self.margins is None:
             return None
-        return schedules.margin(self.margins, step - self.first_step, self.end_step - self.first_step)
+        return schedules.margin(self.margins, step - self.first_step, self.num_steps)
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:

@@ -34,6 +34,7 @@ from trainer.recipe import Recipe, differing_keys
 from trainer.sampler import Sampler
 from trainer.stages import Stage, stages_of
 from trainer.state import TrainingState
+from trainer.timing import Timing
 from trainer.utterances import TrainingUtterances
 from trainer.validation import Validation
 from voxsrc import storage
@@ -108,6 +109,13 @@ class Training:
             "features_sha256": self.features.manifest.content_sha256,
         }
         self.history = History(self.output_uri)
+        self.timing = Timing(
+            self.output_uri,
+            self.features.device,
+            self.world,
+            num_steps=self.num_steps,
+            num_frames=sum(self._num_frames(stage) * stage.num_steps for stage in self.stages),
+        )
         self._check_later_stages()
 
     def _check_later_stages(self) -> None:
@@ -138,6 +146,10 @@ class Training:
             f"{self.recipe.precision} on {self.features.device}, {self.num_steps:,} steps\n"
             f"{self.sampler.describe()}; {held_out}"
         )
+
+    def _num_frames(self, stage: Stage) -> int:
+        """Of a step's crops."""
+        return self.recipe.batch_size * stage.crop_frames
 
     def _sampler(self, crop_frames: int) -> Sampler:
         config = replace(self.recipe.sampler, crop_frames=crop_frames)
@@ -183,12 +195,14 @@ class Training:
             mean_time_between_preemptions_s=self.recipe.mean_time_between_preemptions_s,
         )
         forward = self._forward()
+        self.timing.loop_begins(step)
         for stage in self.stages:
             batches = self.loader(stage).batches(max(step, stage.first_step), stage.end_step)
             for batch in meter.waiting(batches):
                 self._set_rates(stage, step)
                 output = self._update(forward, batch)
                 self._count(output, step)
+                self.timing.step_done(self._num_frames(stage))
                 step += 1
                 metric = self._report(stage, step, output, meter)
                 self._save(step, metric, saver, schedule, stop)
@@ -271,7 +285,7 @@ class Training:
             progress.sums.zero_()
         eer = None
         if validates and self.validation is not None:
-            with meter.pausing():
+            with meter.pausing(), self.timing.validating():
                 eer = self.validation.equal_error_rate(self.state.encoder) if self.world.is_first else 0.0
                 eer = float(broadcast_value(eer, self.world))
             row["validation_eer"] = eer
@@ -318,8 +332,9 @@ class Training:
         reports = saver.take_reports()
         for report in reports:
             schedule.measured(report)
+            self.timing.saved(report)
         if any(report.error is None for report in reports):
-            self._write_history()
+            self._write_records()
         if not (schedule.due() or metric is not None or stop.requested or step == self.num_steps):
             return
         # A state that is not a number must never replace one that is.
@@ -335,12 +350,13 @@ class Training:
                 f"stopped by SIGTERM after step {step}, which is {problem}; the same command continues"
             )
 
-    def _write_history(self) -> None:
+    def _write_records(self) -> None:
         """Right after a save that went well: storage that is away would hold up the training."""
         try:
             self.history.write()
+            self.timing.write()
         except StorageError as error:
-            _log.warning("the history is not written, training goes on: %s", error)
+            _log.warning("history and timings are not written, training goes on: %s", error)
 
     def _out_of_patience(self) -> bool:
         patience = self.recipe.validation.patience
@@ -441,10 +457,11 @@ def train(training: Training, run_id: str, *, show_progress: bool) -> bool:
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         store = saver = boards = None
-        if world.is_first:
-            store = CheckpointStore(training.output_uri, keep_last=recipe.keep_checkpoints)
-            stack.enter_context(store.open_for_writing(run_id))
-        first_step = resume(training, store)
+        with training.timing.restoring():
+            if world.is_first:
+                store = CheckpointStore(training.output_uri, keep_last=recipe.keep_checkpoints)
+                stack.enter_context(store.open_for_writing(run_id))
+            first_step = resume(training, store)
         if store is not None:
             saver = stack.enter_context(AsyncSaver(store))
             boards = Boards(
@@ -467,6 +484,9 @@ def train(training: Training, run_id: str, *, show_progress: bool) -> bool:
             report = saver.wait()
             if report is not None and report.error is not None:
                 raise report.error
+            for ended in saver.take_reports():
+                training.timing.saved(ended)
             training.history.write()
+            training.timing.write(finished=True)
             draw_curves(training.output_uri, training.history.rows)
         return done < training.num_steps

@@ -96,13 +96,22 @@ class LeaseRecord:
         return process_started(self.pid) == self.pid_started
 
 
+def boot_id() -> str:
+    """Tells this machine, since it was booted, from all others; "" where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
 def pid_scope() -> str:
     """Boot id and PID namespace of this process; "" where the system does not tell."""
     try:
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot_id} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - no path, a label
+        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no path, a label
     except OSError:
         return ""
+    boot = boot_id()
+    return f"{boot} {namespace}" if boot else ""
 
 
 def process_started(pid: int) -> str:
