@@ -12,7 +12,7 @@ import zstandard
 from voxsrc import storage
 from voxsrc.corpus import Utterance, session_of
 from voxsrc.errors import AudioError
-from voxsrc.sources import Matching, Source
+from voxsrc.sources import Matching, Readable
 
 FORMS = ["folder", "tar", "tar.gz", "tar.zst", "zip", "zip-deflated", "zip-parts", "tar-parts"]
 
@@ -98,8 +98,8 @@ def listed(*paths: str) -> list[Utterance]:
     return [Utterance(path, path.split("/")[0], session_of(path)) for path in paths]
 
 
-def contents_of(source: Source, matching: Matching) -> dict[str, bytes | AudioError]:
+def contents_of(source: Readable, matching: Matching) -> dict[str, bytes | AudioError]:
     """What the source gives for each utterance found, read from front to back."""
-    pairs = sorted(matching.pairs, key=lambda pair: pair[1].offset)
+    pairs = sorted(matching.pairs, key=lambda pair: pair[1].place)
     read = source.read_all(member for _, member in pairs)
     return {pair[0].utterance_id: content for pair, content in zip(pairs, read, strict=True)}

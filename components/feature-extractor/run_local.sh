@@ -8,8 +8,9 @@ usage() {
   cat <<'HELP'
 usage: run_local.sh --audio URI --list URI --output URI [flags of `feature-extractor run`]
 
-Makes a feature set of the listed audio. Interrupted, run it again: it continues. PYTHON names the
-interpreter; by default .venv/bin/python of this repository, which is made if it is not there.
+Makes a feature set of the listed audio; --audio may be repeated. Interrupted, run it again: it
+continues. PYTHON names the interpreter; by default .venv/bin/python of this repository, which is
+made if it is not there.
 
 HELP
 }

@@ -104,8 +104,27 @@ def test_an_archive_gives_the_same_scores(
     archive = tmp_path / f"corpus.{form}"
     archive.write_bytes(archive_bytes(form, {f"wav/{path}": content for path, content in recordings.items()}))
     evaluations.metrics(tmp_path / "folder", *arguments)
-    evaluations.metrics(tmp_path / "archive", *arguments, "--audio", archive)
+    evaluations.metrics(tmp_path / "archive", *arguments[:-1], archive)
     assert scores_of(tmp_path / "archive") == pytest.approx(scores_of(tmp_path / "folder"), abs=1e-6)
+
+
+def test_several_sources_give_the_same_scores(
+    arguments: list[str | Path], recordings: dict[str, bytes], evaluations: Evaluations, tmp_path: Path
+) -> None:
+    archive, folder = tmp_path / "first.tar.gz", tmp_path / "second"
+    archive.write_bytes(archive_bytes("tar.gz", {f"wav/{name}": recordings[name] for name in NAMES[::2]}))
+    write_files(folder, {name: recordings[name] for name in NAMES[1::2]})
+    evaluations.whole = True
+    evaluations.metrics(tmp_path / "one", *arguments)
+    for output, several in (("apart", [archive, "--audio", folder]), ("together", [f"{archive}; {folder}"])):
+        metrics = evaluations.metrics(tmp_path / output, *arguments[:-1], *several)
+        assert metrics["features"] == f"{archive}, {folder}"
+        assert scores_of(tmp_path / output) == pytest.approx(scores_of(tmp_path / "one"), abs=1e-6)
+        players = [
+            (tmp_path / folder / "report.html").read_text().count("data:audio/flac;base64,")
+            for folder in ("one", output)
+        ]
+        assert players[0] == players[1] > 0
 
 
 def test_audio_at_8_khz_is_warned_of(
@@ -211,7 +230,7 @@ class TestClips:
         assert soundfile.info(io.BytesIO(found["a/y.wav"])).format == "FLAC"
 
     def test_no_audio_no_clips(self) -> None:
-        with Clips(None, ["a/x.wav"]) as clips:
+        with Clips((), ["a/x.wav"]) as clips:
             assert clips(["a/x.wav"]) == {}
 
     @pytest.mark.parametrize(

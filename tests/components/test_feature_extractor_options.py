@@ -56,7 +56,8 @@ def test_another_list_and_other_audio_are_refused(
     shorter.write_text("".join(Path(corpus.list).read_text().splitlines(keepends=True)[:-1]))
     outcome = feature_extractor("run", *extractor_options(corpus, begun), "--list", shorter)
     assert ": list_sha256 is '" in outcome.error
-    outcome = feature_extractor("run", *extractor_options(corpus, begun), "--audio", tmp_path)
+    _, _, *others = extractor_options(corpus, begun)
+    outcome = feature_extractor("run", "--audio", tmp_path, *others)
     assert f": audio is '{corpus.audio}', now '{tmp_path}' is asked for" in outcome.error
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,7 +8,8 @@ from hypothesis import strategies as st
 
 from corpora import tar_bytes, zip_bytes
 from feature_extractor.options import ExtractionOptions, parse_speeds
-from feature_extractor.plan import PlanRows, make_plan, read_plan, shard_key, write_plan
+from feature_extractor.plan import PlanRows, read_plan, shard_key, write_plan
+from feature_extractor.planning import make_plan
 from voxsrc.errors import FeatureSetError
 from voxsrc.features import preset
 
@@ -24,7 +26,7 @@ def test_each_utterance_goes_to_one_shard_and_the_shards_are_balanced(
 ) -> None:
     archive = tmp_path_factory.getbasetemp() / "sizes.zip"
     archive.write_bytes(zip_bytes(members(sizes)))
-    plan, shards = make_plan(ExtractionOptions(audio_uri=str(archive), num_shards=num_shards))
+    plan, shards = make_plan(ExtractionOptions(audio_uris=(str(archive),), num_shards=num_shards))
     planned = [utterance for shard in shards for utterance in shard]
     assert [p.member.path for p in planned] == list(members(sizes))
     assert [p.utterance.utterance_id for p in planned] == list(members(sizes))
@@ -42,7 +44,7 @@ def test_each_utterance_goes_to_one_shard_and_the_shards_are_balanced(
 )
 def test_number_of_shards_by_default(tmp_path: Path, num_utterances: int, num_shards: int) -> None:
     (tmp_path / "a.zip").write_bytes(zip_bytes(members([0] * num_utterances)))
-    plan, _ = make_plan(ExtractionOptions(audio_uri=str(tmp_path / "a.zip")))
+    plan, _ = make_plan(ExtractionOptions(audio_uris=(str(tmp_path / "a.zip"),)))
     assert plan.num_shards == num_shards
 
 
@@ -51,7 +53,7 @@ def full_options(folder: Path) -> ExtractionOptions:
     listed = "".join(f"ann {path}\n" for path in [*members([0] * 4), "gone.wav"])
     (folder / "list.txt").write_text(listed)
     return ExtractionOptions(
-        audio_uri=str(folder / "a.tar"),
+        audio_uris=(str(folder / "a.tar"),),
         list_uri=str(folder / "list.txt"),
         spec=preset("kaldi80", dither=1.0),
         step_nat=0.1,
@@ -82,7 +84,9 @@ def test_a_plan_of_another_version_is_refused(tmp_path: Path) -> None:
     write_plan(str(tmp_path / "out"), plan, shards)
     file = tmp_path / "out/plan/plan.json"
     file.write_text(file.read_text().replace('"plan_version": 1', '"plan_version": 99'))
-    with pytest.raises(FeatureSetError, match=r"plan\.json has version 99, this program reads 1"):
+    with pytest.raises(
+        FeatureSetError, match=r"plan\.json has version 99, this program reads 1 and 2; delete it"
+    ):
         read_plan(str(tmp_path / "out"))
 
 
@@ -91,7 +95,7 @@ def test_a_shards_key_depends_on_all_that_decides_its_bytes_and_on_nothing_else(
     (tmp_path / "b.tar").write_bytes(tar_bytes(members([10, 20, 30])))
 
     def keys(audio: str = "a.tar", **changes: object) -> list[str]:
-        options = ExtractionOptions(audio_uri=str(tmp_path / audio), **changes)  # type: ignore[arg-type]
+        options = ExtractionOptions(audio_uris=(str(tmp_path / audio),), **changes)  # type: ignore[arg-type]
         plan, shards = make_plan(options)
         return [shard_key(plan, shard) for shard in shards]
 
@@ -108,6 +112,19 @@ def test_a_shards_key_depends_on_all_that_decides_its_bytes_and_on_nothing_else(
     ]
     found = [key, *(other for others in different for other in others)]
     assert len(set(found)) == len(found) == 9
+
+
+def test_a_shards_key_depends_on_the_source_of_each_utterance(tmp_path: Path) -> None:
+    audio = ("a.tar", "b.tar", "c.tar")
+    for name, session in zip(audio, "xyz", strict=True):
+        (tmp_path / name).write_bytes(tar_bytes({f"id0/{session}/1.wav": bytes(10)}))
+    uris = tuple(str(tmp_path / name) for name in audio)
+    plan, [shard] = make_plan(ExtractionOptions(audio_uris=uris))
+    assert [planned.member.source for planned in shard] == [0, 1, 2]
+    elsewhere = [*shard[:2], replace(shard[2], member=replace(shard[2].member, source=1))]
+    other_names = replace(plan, options=replace(plan.options, audio_uris=(*uris[:2], "d.tar")))
+    keys = [shard_key(plan, shard), shard_key(plan, elsewhere), shard_key(other_names, shard)]
+    assert len(set(keys)) == 3
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_the_component_speaks_the_commands_flags() -> None:
 def test_the_command_accepts_the_components_defaults_as_the_launcher_writes_them() -> None:
     values = {"audio": "gs://b/audio.zip", "utterance_list": "gs://b/list.txt", "output": "gs://b/features"}
     parsed = vars(build_parser().parse_args(substituted(FEATURE_EXTRACTOR, values)))
-    assert parsed["audio"] == "gs://b/audio.zip"
+    assert parsed["audio"] == ["gs://b/audio.zip"]
     assert parsed["output"] == "gs://b/features"
     assert parsed["executor_input"] == "{{$}}"
 
@@ -282,7 +282,7 @@ def test_the_evaluator_accepts_the_components_defaults_as_the_launcher_writes_th
 
 def test_the_evaluator_gets_all_that_the_component_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     more = {
-        "audio": "gs://b/audio.zip",
+        "audio": "gs://b/dev_partaa; gs://b/test.zip",
         "scoring": "as-norm",
         "train_features": "gs://b/train",
         "metadata": "gs://b/vox1_meta.csv",
@@ -291,6 +291,8 @@ def test_the_evaluator_gets_all_that_the_component_is_given(monkeypatch: pytest.
         "title": "VoxCeleb1-O",
     }
     options = evaluator_options(monkeypatch, substituted(EVALUATE, EVALUATE_VALUES | more))
+    assert options.audio == ("gs://b/dev_partaa", "gs://b/test.zip")
+    del more["audio"]
     assert {name: str(getattr(options, name)) for name in more} == more
     assert options.features is None
 

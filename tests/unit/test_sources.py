@@ -318,4 +318,4 @@ def test_a_copy_in_a_hidden_folder_is_no_second_place(tmp_path: Path) -> None:
         (tmp_path / folder / "s").mkdir(parents=True)
         (tmp_path / folder / "s" / "1.wav").write_bytes(b"x")
     with contextlib.closing(open_source(str(tmp_path))) as source:
-        assert source.find_prefix("s/1.wav") == ["dev/"]
+        assert source.find_prefixes(["s/1.wav"]) == ["dev/"]

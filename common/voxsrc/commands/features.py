@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from voxsrc.command import add_debug_flag
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from voxsrc.feature_set import Manifest
 
 _DAMAGED = 1
@@ -55,10 +57,16 @@ def _info(parsed: argparse.Namespace) -> None:
         "on disk": f"{summary['stored_bytes'] / 1e6:.2f} MB with the records that let it resume",
         "rejected": rejected,
         "audio changed": counts,
-        "made from": f"{made_from.get('audio')}, list {made_from.get('list') or '(all files)'}",
+        "made from": f"{_audio(made_from)}, list {made_from.get('list') or '(all files)'}",
     }
     for name, text in rows.items():
         print(f"{name:>14}  {text}")
+
+
+def _audio(made_from: "Mapping[str, Any]") -> str:
+    """The source of the audio, or all of several."""
+    audio = made_from.get("audio")
+    return ", ".join(audio) if isinstance(audio, list) else str(audio)
 
 
 def summarise(manifest: "Manifest", all_bytes: int) -> dict[str, Any]:

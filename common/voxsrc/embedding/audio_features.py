@@ -11,7 +11,7 @@ from voxsrc.embedding.embeddings import Float32Array
 from voxsrc.errors import AudioError
 from voxsrc.features import FbankSpec
 from voxsrc.features.scipy_log_mel import LogMelExtractor
-from voxsrc.sources import Member, Source
+from voxsrc.sources import Member, Readable
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class AudioReport:
 
 
 def read_utterances(
-    source: Source,
+    source: Readable,
     pairs: Sequence[tuple[Utterance, Member]],
     spec: FbankSpec,
     known: Iterable[str],
@@ -88,7 +88,7 @@ def read_utterances(
     """
     extract = LogMelExtractor(spec)
     key_of = {key.partition("-")[0]: key for key in known}
-    order = sorted(range(len(pairs)), key=lambda position: pairs[position][1].offset)
+    order = sorted(range(len(pairs)), key=lambda position: pairs[position][1].place)
     contents = source.read_all(pairs[position][1] for position in order)
     for position, content in zip(order, contents, strict=True):
         utterance_id = pairs[position][0].utterance_id

@@ -29,7 +29,7 @@ from voxsrc.embedding.windows import Window, windows_of_audio, windows_of_set
 from voxsrc.errors import AudioError, ConfigError
 from voxsrc.feature_set import FeatureSet
 from voxsrc.models.stored import StoredModel
-from voxsrc.sources import Member, Source, match_utterances, open_source
+from voxsrc.sources import Member, Readable, match_utterances, open_sources
 
 # On a CPU larger batches fall out of its caches; elsewhere so many frames take 3 GB with the largest model.
 _CPU_BATCH_FRAMES, _BATCH_FRAMES = 1_600, 60_000
@@ -136,11 +136,13 @@ class Embedder:
             self._embed_windows(windows, ids, vectors, cache, bar)
         return Embeddings(ids, vectors, num_frames)
 
-    def embed_audio(self, audio_uri: str, utterance_ids: Sequence[str]) -> tuple[Embeddings, AudioReport]:
+    def embed_audio(
+        self, audio_uris: str | Sequence[str], utterance_ids: Sequence[str]
+    ) -> tuple[Embeddings, AudioReport]:
         """Embeds listed utterances straight from audio.
 
         Args:
-            audio_uri: A folder, tar or zip, local or gs:// (see `voxsrc.sources.open_source`).
+            audio_uris: A folder, tar or zip, local or gs:// (see `voxsrc.sources.open_source`), or several.
             utterance_ids: Paths relative to it or to a folder in it, each once.
 
         Returns:
@@ -154,18 +156,18 @@ class Embedder:
         utterances = [Utterance(path, "", session_of(path)) for path in utterance_ids]
         if not utterances:
             return Embeddings([], self._empty(0), np.zeros(0, np.int64)), AudioReport()
-        with contextlib.closing(open_source(audio_uri)) as source:
+        with contextlib.closing(open_sources(audio_uris)) as source:
             matching = match_utterances(source, utterances)
             if matching.missing:
                 reasons = {utterance.utterance_id: "missing: no such file" for utterance in matching.missing}
-                raise _unusable(reasons, len(utterances), audio_uri)
+                raise _unusable(reasons, len(utterances), source.uri)
             embeddings, report = self.embed_matched(source, matching.pairs)
         if report.reasons:
-            raise _unusable(report.reasons, len(utterances), audio_uri)
+            raise _unusable(report.reasons, len(utterances), source.uri)
         return embeddings, report
 
     def embed_matched(
-        self, source: Source, pairs: Sequence[tuple[Utterance, Member]]
+        self, source: Readable, pairs: Sequence[tuple[Utterance, Member]]
     ) -> tuple[Embeddings, AudioReport]:
         """Embeds files of an open source, as `voxsrc.sources` matched them; leaves out what cannot be used.
 

@@ -28,7 +28,7 @@ def feature_extractor(
     """Extracts log-mel features from speech into a feature set; a run that was interrupted continues.
 
     Args:
-        audio: Folder, tar or zip of recordings, a path or gs:// URI.
+        audio: Folder, tar or zip of recordings, a path or gs:// URI; several divided by semicolons.
         output: Folder of the feature set, a path or gs:// URI.
         metrics: Utterances, speakers, hours, megabytes, percent of PCM16, rejected utterances.
         utterance_list: List of "speaker path" lines, a path or gs:// URI; empty for all of audio.
@@ -135,7 +135,7 @@ def evaluate(
         roc: Receiver operating characteristic.
         report: The whole report, one page.
         features: Feature set with the trials' utterances, a path or gs:// URI.
-        audio: Their recordings, a path or gs:// URI: players in the report; embedded without features.
+        audio: Their recordings, URIs divided by semicolons: players in the report; embedded without features.
         scoring: cosine, mean-distance, as-norm or plda.
         train_features: Feature set that the model was trained on; as-norm and plda need it.
         metadata: Table whose columns are conditions of the report, a path or gs:// URI.

@@ -39,7 +39,7 @@ def extract_pipeline(
     Run again with the same output, it continues, or returns at once if the set is finished.
 
     Args:
-        audio: Folder, tar or zip of recordings, a gs:// URI.
+        audio: Folder, tar or zip of recordings, a gs:// URI; several divided by semicolons.
         output: Folder of the feature set, a gs:// URI.
         utterance_list: List of "speaker path" lines, a gs:// URI; empty for all of audio.
         preset: Filterbank: lfb40, voxceleb_trainer, voxceleb_trainer_v2 or kaldi80.

@@ -56,10 +56,10 @@ def train_pipeline(
     interrupted training goes on from its last checkpoint.
 
     Args:
-        train_audio: Folder, tar or zip of the recordings to train on, a gs:// URI.
+        train_audio: Folders, tars or zips of the recordings to train on, gs:// URIs divided by semicolons.
         train_list: List of "speaker path" lines of them, a gs:// URI; empty for all.
         train_features: Folder of the feature set made of them, a gs:// URI.
-        test_audio: Folder, tar or zip of the recordings that the trials name, a gs:// URI.
+        test_audio: Folders, tars or zips of the recordings that the trials name, likewise.
         test_list: List of "speaker path" lines of them, a gs:// URI; empty for all.
         test_features: Folder of the feature set made of them, a gs:// URI.
         trials: Labelled trials, a gs:// URI.

@@ -1,14 +1,17 @@
 """What every source of audio offers."""
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Protocol
 
 from voxsrc.corpus import AUDIO_SUFFIXES
 from voxsrc.errors import AudioError
+
+_SLASH = re.compile("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Member:
         stored_size: Bytes of its stored form, without headers.
         method: `file`, `stored` or `deflated`.
         crc32: Checksum of its bytes where the source has one, otherwise -1.
+        source: Which of several sources it is in, from 0; see `SeveralSources`.
     """
 
     path: str
@@ -30,6 +34,12 @@ class Member:
     stored_size: int = 0
     method: str = "file"
     crc32: int = -1
+    source: int = 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Sorting by it gives source after source, each from front to back; files of folders stay put."""
+        return self.source, self.offset
 
 
 @dataclass
@@ -71,28 +81,15 @@ class Scan:
 ReadResult = bytes | AudioError
 
 
-class Source(Protocol):
-    """Audio files that can be listed and read. Used by one thread; closed by `close`."""
+class Readable(Protocol):
+    """Audio files that can be read. Used by one thread; closed by `close`."""
 
     uri: str
-
-    def scan(self) -> Scan:
-        """Lists all audio files.
-
-        Raises:
-            CorpusError: If the source is damaged or not what it seems.
-        """
-
-    def find(self, path: str) -> Member | None:
-        """The file with this path, or, if there is none, one that differs in its suffix alone."""
-
-    def find_prefix(self, path: str) -> list[str]:
-        """The folders (with a closing slash) below which `path` exists, as `find` would find it."""
 
     def read_all(self, members: Iterable[Member]) -> Iterator[ReadResult]:
         """The bytes of each member, in the given order.
 
-        Members of a compressed tar must be given in the order of their offsets; others are read
+        Members of a compressed tar must be given in the order of their places; others are read
         fastest so.
 
         Raises:
@@ -104,6 +101,26 @@ class Source(Protocol):
         """Closes what is open."""
 
 
+class Source(Readable, Protocol):
+    """Audio files in one place, that can be listed and looked for, too."""
+
+    def scan(self) -> Scan:
+        """Lists all audio files.
+
+        Raises:
+            CorpusError: If the source is damaged or not what it seems.
+        """
+
+    def find(self, path: str) -> Member | None:
+        """The file with this path, or, if there is none, one that differs in its suffix alone."""
+
+    def find_prefixes(self, paths: Collection[str]) -> list[str]:
+        """The folders (with a closing slash) below which any of the paths exists, as `find` would find it.
+
+        The source itself, `""`, is the only one if any exists as it is.
+        """
+
+
 def without_suffix(path: str) -> str:
     """The path without an audio suffix: `a/b.wav` → `a/b`, `a/b.c` → `a/b.c`."""
     stem, dot, suffix = path.rpartition(".")
@@ -111,7 +128,7 @@ def without_suffix(path: str) -> str:
 
 
 class ScannedSource(ABC):
-    """`find` and `find_prefix` for sources that must be scanned whole."""
+    """`find` and `find_prefixes` for sources that must be scanned whole."""
 
     def __init__(self) -> None:
         self._scanned: Scan | None = None
@@ -134,13 +151,20 @@ class ScannedSource(ABC):
         """The file with this path, or one that differs in its suffix alone."""
         return self.scan().members.get(path) or self._by_stem.get(without_suffix(path))
 
-    def find_prefix(self, path: str) -> list[str]:
-        """The folders below which `path` exists."""
+    def find_prefixes(self, paths: Collection[str]) -> list[str]:
+        """The folders below which any of the paths exists."""
         self.scan()
-        stem = without_suffix(path)
-        if stem in self._by_stem:
+        wanted = {without_suffix(path) for path in paths}
+        if not wanted.isdisjoint(self._by_stem):
             return [""]
-        return sorted(s[: -len(stem)] for s in self._by_stem if s.endswith(f"/{stem}"))
+        return sorted(
+            {
+                stem[: slash.end()]
+                for stem in self._by_stem
+                for slash in _SLASH.finditer(stem)
+                if stem[slash.end() :] in wanted
+            }
+        )
 
 
 def _is_utf8(name: str) -> bool:

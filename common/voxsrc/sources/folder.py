@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
@@ -17,6 +17,7 @@ from voxsrc.storage.local import translated
 # A bucket answers a small read in some 30 ms, in which a core decodes a minute and a half of audio.
 _READS_AHEAD = 32
 _PREFIX_DEPTH = 2
+_FEW_FOLDERS = 8
 
 
 class LocalFolderSource:
@@ -44,15 +45,19 @@ class LocalFolderSource:
         relative = f"{folder}/{found}" if folder else found
         return Member(relative, storage.stat(storage.join(self.uri, relative)).size)
 
-    def find_prefix(self, path: str) -> list[str]:
-        """The folders, at most two levels down, below which `path` exists."""
-        if self.find(path):
+    def find_prefixes(self, paths: Collection[str]) -> list[str]:
+        """The folders, at most two levels down, below which any of the paths exists."""
+        if any(self.find(path) for path in paths):
             return [""]
+        below: dict[str, list[str]] = {}  # by their topmost folder
+        for path in paths:
+            top, slash, _ = path.partition("/")
+            below.setdefault(top if slash else "", []).append(path)
         found: list[str] = []
         level = [""]
         for _ in range(_PREFIX_DEPTH):
             level = [f"{above}{name}/" for above in level for name in self._subfolders(above)]
-            found += [prefix for prefix in level if self.find(prefix + path)]
+            found += [prefix for prefix in level if self._has_any(prefix, below)]
         return sorted(found)
 
     def read_all(self, members: Iterable[Member]) -> Iterator[ReadResult]:
@@ -62,6 +67,13 @@ class LocalFolderSource:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def _has_any(self, prefix: str, below: Mapping[str, Sequence[str]]) -> bool:
+        """Whether one of the paths, given by their topmost folder, exists below `prefix`."""
+        tops = set(below)
+        if len(tops) > _FEW_FOLDERS:  # one look into the folder instead of one for each
+            tops &= {"", *self._subfolders(prefix)}
+        return any(self.find(prefix + path) for top in tops for path in below[top])
 
     def _subfolders(self, folder: str) -> list[str]:
         with os.scandir(self._root / folder) as entries:

@@ -3,14 +3,17 @@
 import posixpath
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from voxsrc.corpus import Utterance, utterances_from_paths
 from voxsrc.errors import CorpusError
 from voxsrc.sources.base import Member, Source
+from voxsrc.sources.several import SeveralSources
 
 _PROBED = 50
 _PROBED_DEEPLY = 5
+_NAMED = 5
+_PATHS_REMEDY = "the list's paths must be relative to the audio folder or to a folder in it"
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,10 @@ class Matching:
     """Utterances and their files.
 
     Attributes:
-        pairs: Each utterance that has a file, with it; in the order of the list.
+        pairs: Each utterance that has a file, with it; in the order of the list, or of the ids without one.
         missing: Utterances without a file.
-        prefix: The folder within the source to which the list's paths are relative.
+        prefix: The folder within the source to which the list's paths are relative; empty of several
+            sources, of which each may have its own.
         num_other_suffix: Utterances whose file has another suffix than listed.
         notes: What else was found, for people to read.
     """
@@ -32,16 +36,40 @@ class Matching:
     notes: list[str]
 
 
-def match_utterances(source: Source, utterances: Sequence[Utterance]) -> Matching:
+def match_utterances(source: Source | SeveralSources, utterances: Sequence[Utterance]) -> Matching:
     """Finds the file of each listed utterance.
 
     A path whose file has another suffix is matched by its stem: VoxCeleb2's own list names `.wav`
-    where the archive has `.m4a`. The folder that the paths are relative to is found by looking.
+    where the archive has `.m4a`. The folder that the paths are relative to is found by looking, in each of
+    several sources anew.
 
     Raises:
-        CorpusError: If none of the first utterances is there, or in several places.
+        CorpusError: If none of the first utterances is there (of several sources: none at all), or one in
+            several places.
     """
-    prefix = _find_prefix(source, utterances)
+    if not isinstance(source, SeveralSources):
+        return _match_below(source, _find_prefix(source, utterances), utterances)
+    prefixes = [_find_only_prefix(each, utterances) for each in source.sources]
+    matchings = [
+        Matching([], [], "", 0, []) if prefix is None else _match_below(each, prefix, utterances)
+        for each, prefix in zip(source.sources, prefixes, strict=True)
+    ]
+    if not any(matching.pairs for matching in matchings):
+        raise CorpusError(
+            f"none of the {len(utterances):,} listed utterances is in {source.uri} (the first is "
+            f"{utterances[0].utterance_id}); {_PATHS_REMEDY}"
+        )
+    found = _united(source, matchings)
+    return Matching(
+        pairs=[found[u.utterance_id] for u in utterances if u.utterance_id in found],
+        missing=[u for u in utterances if u.utterance_id not in found],
+        prefix="",
+        num_other_suffix=sum(matching.num_other_suffix for matching in matchings),
+        notes=_notes(source, matchings, f"of the {len(utterances):,} listed utterances"),
+    )
+
+
+def _match_below(source: Source, prefix: str, utterances: Sequence[Utterance]) -> Matching:
     pairs, missing = [], []
     for utterance in utterances:
         member = source.find(prefix + _path(utterance))
@@ -62,12 +90,26 @@ def match_utterances(source: Source, utterances: Sequence[Utterance]) -> Matchin
     return Matching(pairs, missing, prefix, sum(others.values()), notes)
 
 
-def match_all_files(source: Source) -> Matching:
-    """Takes every audio file of a source laid out as `speaker/[session/]file`.
+def match_all_files(source: Source | SeveralSources) -> Matching:
+    """Takes every audio file of a source, or of several, laid out as `speaker/[session/]file`.
 
     Raises:
-        CorpusError: If the files do not lie so.
+        CorpusError: If the files do not lie so, or two sources have the same utterance.
     """
+    if not isinstance(source, SeveralSources):
+        return _match_all_of(source)
+    matchings = []
+    for each in source.sources:
+        try:
+            matchings.append(_match_all_of(each))
+        except CorpusError as error:
+            raise CorpusError(f"{each.uri}: {error}") from error
+    found = _united(source, matchings)
+    pairs = [found[utterance_id] for utterance_id in sorted(found, key=str.encode)]
+    return Matching(pairs, [], "", 0, _notes(source, matchings, "utterances"))
+
+
+def _match_all_of(source: Source) -> Matching:
     scan = source.scan()
     utterances, prefix = utterances_from_paths(scan.members)
     pairs = [(utterance, scan.members[prefix + utterance.utterance_id]) for utterance in utterances]
@@ -85,7 +127,7 @@ def _find_prefix(source: Source, utterances: Sequence[Utterance]) -> str:
     if any(source.find(_path(utterance)) for utterance in utterances[:_PROBED]):
         return ""
     for utterance in utterances[:_PROBED_DEEPLY]:
-        prefixes = source.find_prefix(_path(utterance))
+        prefixes = source.find_prefixes([_path(utterance)])
         if len(prefixes) > 1:
             raise CorpusError(
                 f"{utterance.utterance_id} is in {source.uri} more than once, below {', '.join(prefixes)}; "
@@ -95,9 +137,57 @@ def _find_prefix(source: Source, utterances: Sequence[Utterance]) -> str:
             return prefixes[0]
     raise CorpusError(
         f"none of the first {min(_PROBED_DEEPLY, len(utterances))} listed utterances is in {source.uri} "
-        f"(the first is {utterances[0].utterance_id}); the list's paths must be relative to the audio folder "
-        "or to a folder in it"
+        f"(the first is {utterances[0].utterance_id}); {_PATHS_REMEDY}"
     )
+
+
+def _find_only_prefix(source: Source, utterances: Sequence[Utterance]) -> str | None:
+    """Where in one of several sources the list's paths are; None if it has none of them.
+
+    All are looked for: whose are the first ones, nobody knows.
+    """
+    prefixes = source.find_prefixes([_path(utterance) for utterance in utterances])
+    if len(prefixes) > 1:
+        raise CorpusError(
+            f"listed utterances are in {source.uri} below {', '.join(prefixes[:_NAMED])}"
+            f"{', …' if len(prefixes) > _NAMED else ''}; instead of {source.uri} name "
+            "each of these folders that is meant as audio of its own"
+        )
+    return prefixes[0] if prefixes else None
+
+
+def _united(several: SeveralSources, matchings: Sequence[Matching]) -> dict[str, tuple[Utterance, Member]]:
+    """The pairs of all sources by utterance id.
+
+    Raises:
+        CorpusError: If two sources have the same utterance.
+    """
+    found: dict[str, tuple[Utterance, Member]] = {}
+    twice: list[tuple[str, str, str]] = []
+    for index, matching in enumerate(matchings):
+        for utterance, member in matching.pairs:
+            utterance_id = utterance.utterance_id
+            if utterance_id in found:
+                other = several.sources[found[utterance_id][1].source]
+                twice.append((utterance_id, other.uri, several.sources[index].uri))
+            else:
+                found[utterance_id] = utterance, replace(member, source=index)
+    if twice:
+        utterance_id, first, second = twice[0]
+        raise CorpusError(
+            f"{len(twice):,} utterances are in more than one source, the first is {utterance_id}: in {first} "
+            f"and in {second}. Nothing says which is meant: leave one of the sources out, or the utterances "
+            "out of one of them"
+        )
+    return found
+
+
+def _notes(several: SeveralSources, matchings: Sequence[Matching], what: str) -> list[str]:
+    return [
+        f"{source.uri}: {note}"
+        for source, matching in zip(several.sources, matchings, strict=True)
+        for note in (f"{len(matching.pairs):,} {what}", *matching.notes)
+    ]
 
 
 def _path(utterance: Utterance) -> str:

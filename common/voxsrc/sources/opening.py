@@ -1,18 +1,56 @@
-"""Tells what a URI is - folder, tar, zip, or the first of several parts - and opens it."""
+"""Tells what a URI is - folder, tar, zip, or the first of several parts - and opens one or several."""
 
+import os
 import re
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import combinations, pairwise
 from pathlib import Path
 
 from voxsrc import storage
-from voxsrc.errors import CorpusError
+from voxsrc.errors import ConfigError, CorpusError
 from voxsrc.sources.archive import TarSource, ZipSource
 from voxsrc.sources.base import Source
 from voxsrc.sources.folder import BucketFolderSource, LocalFolderSource
+from voxsrc.sources.several import SeveralSources
 
 # `split` names parts …aa, …ab, …; VoxCeleb's are vox2_dev_aac_partaa, _partab and so on.
 _PART_NAME = re.compile(r"^(?P<stem>.*part)(?P<part>[a-z]{2})$")
+_DIVIDER = re.compile(r"[;\n]")
 _TAR_MAGIC_AT = 257
+
+
+def audio_uris(values: Iterable[str]) -> tuple[str, ...]:
+    """The sources that values of `--audio` name: `["a.zip; b.tar", "c/"]` → `("a.zip", "b.tar", "c")`.
+
+    One value may hold several, divided by semicolons or line ends: Kubeflow has no lists of arguments.
+
+    Raises:
+        ConfigError: If there are none, or one is named twice, be it by two of its parts.
+    """
+    given = [uri for value in values for uri in _divided(value)]
+    uris = tuple(uri.rstrip("/") or uri for uri in given)
+    if not uris:
+        raise ConfigError("--audio is empty; expected a folder, tar or zip, or several divided by semicolons")
+    if len(uris) > 1:
+        for first, second in combinations(uris, 2):
+            if _whole(first) == _whole(second):
+                raise ConfigError(
+                    f"--audio names {first} and {second}, which are the same; name it once (of an archive in "
+                    "parts, any one part)"
+                )
+    return uris
+
+
+def open_sources(uris: str | Sequence[str]) -> Source | SeveralSources:
+    """Opens one source or several, which are then read as if they were one.
+
+    Raises:
+        CorpusError, NotFoundError: See `open_source`.
+    """
+    if isinstance(uris, str):
+        return open_source(uris)
+    sources = [open_source(uri) for uri in uris]
+    return sources[0] if len(sources) == 1 else SeveralSources(sources)
 
 
 def open_source(uri: str) -> Source:
@@ -48,6 +86,20 @@ def open_source(uri: str) -> Source:
         f"{uri} begins with {start[:8].hex(' ') or 'nothing'}; "
         "expected a folder, a tar (plain, gz, zst) or a zip"
     )
+
+
+def _divided(value: str) -> list[str]:
+    if not _DIVIDER.search(value):
+        return [value]
+    return [uri.strip() for uri in _DIVIDER.split(value) if uri.strip()]
+
+
+def _whole(uri: str) -> str:
+    """What all names of one source have in common: a real path, of an archive in parts without the part."""
+    name = storage.name(uri)
+    if match := _PART_NAME.match(name):
+        uri = storage.join(storage.parent(uri), f"{match['stem']}*")
+    return uri if storage.is_remote(uri) else os.path.realpath(storage.local_path(uri))
 
 
 def _parts_of(uri: str) -> list[str]:

@@ -59,9 +59,11 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--audio",
+        action="append",
+        default=[],
         metavar="URI",
         help="folder, tar or zip with the recordings: players in the report; without --features also what is "
-        "embedded",
+        "embedded. For several repeat it, or divide them by semicolons",
     )
     parser.add_argument(
         "--trials", required=True, metavar="URI", help="lines `1|0 path path`, or `path path` (blind)"
@@ -129,11 +131,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from evaluator.evaluation import evaluate
+    from voxsrc.sources import audio_uris
 
     fields: dict[str, Any] = {
         name: value for name, value in vars(parsed).items() if name not in ("function", "debug")
     }
-    evaluate(EvaluationOptions(**(fields | {"compare": tuple(parsed.compare)})))
+    fields["compare"] = tuple(parsed.compare)
+    fields["audio"] = audio_uris(parsed.audio) if parsed.audio else ()
+    evaluate(EvaluationOptions(**fields))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import soundfile
 from voxsrc.audio import decode
 from voxsrc.corpus import Utterance
 from voxsrc.errors import AudioError
-from voxsrc.sources import Member, ReadResult, match_utterances, open_source
+from voxsrc.sources import Member, ReadResult, match_utterances, open_sources
 
 CLIP_S = 8.0
 
@@ -23,16 +23,16 @@ class Clips:
     """The beginnings of recordings, read when they are asked for.
 
     Args:
-        audio_uri: Folder, tar or zip of the recordings; None if there is none: no clips.
+        audio_uris: Folder, tar or zip of the recordings, or several; empty if there is none: no clips.
         utterance_ids: Those that may be asked for.
 
     Raises:
-        CorpusError: If the audio has none of the first utterances.
+        CorpusError: If the audio has none of the first utterances, or some of them twice.
         StorageError: If it cannot be read.
     """
 
-    def __init__(self, audio_uri: str | None, utterance_ids: Iterable[str]) -> None:
-        self._source = None if audio_uri is None else open_source(audio_uri)
+    def __init__(self, audio_uris: str | Sequence[str], utterance_ids: Iterable[str]) -> None:
+        self._source = open_sources(audio_uris) if audio_uris else None
         if self._source is None:
             return
         utterances = [Utterance(name, "", "") for name in utterance_ids]
@@ -54,7 +54,7 @@ class Clips:
                 _warn(name, "the audio does not have it")
             else:
                 names_of.setdefault(member, []).append(name)
-        members = sorted(names_of, key=lambda member: member.offset)
+        members = sorted(names_of, key=lambda member: member.place)
         clips = {}
         for member, data in zip(members, self._source.read_all(members), strict=True):
             try:

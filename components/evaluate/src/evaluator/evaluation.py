@@ -58,7 +58,7 @@ def evaluate(options: EvaluationOptions) -> None:
     trials = read_trials(options.trials)
     _require_both_kinds(trials, options.trials)
     others = {name: matched(read_scores(uri), trials) for name, uri in options.systems}
-    audio = options.audio if trials.labels is not None else None
+    audio = options.audio if trials.labels is not None else ()
     with Clips(audio, trials.utterance_ids()) as clips:
         _evaluate(options, trials, others, clips)
 
@@ -99,7 +99,7 @@ def _scored(options: EvaluationOptions, trials: TrialList) -> Evaluation:
     if options.features is not None:
         utterances = StoredUtterances(options.features, model.description.spec, options.device)
     else:
-        utterances = RecordedUtterances(options.audio or "", trials)
+        utterances = RecordedUtterances(options.audio, trials)
     speaker_of = utterances.speaker_of
     conditions, warnings = list[Condition](), list[str]()
     if options.metadata is not None and trials.labels is not None:

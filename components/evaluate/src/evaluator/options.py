@@ -20,7 +20,7 @@ class EvaluationOptions:
         trials: Trial list.
         output: Folder that everything is written to.
         features: Feature set with the trials' utterances.
-        audio: Their recordings; without `features` these are embedded.
+        audio: Folders and archives of their recordings; without `features` these are embedded.
         cache: Folder of kept embeddings; None is `embeddings` in `output`.
         scoring: How trials are scored.
         train_features: The set that the model was trained on.
@@ -41,7 +41,7 @@ class EvaluationOptions:
     trials: str
     output: str
     features: str | None = None
-    audio: str | None = None
+    audio: tuple[str, ...] = field(default=())
     cache: str | None = None
     scoring: ScoringName = "cosine"
     train_features: str | None = None
@@ -59,7 +59,7 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         """Raises ConfigError, naming the flag, on what cannot be used."""
-        if self.features is None and self.audio is None:
+        if self.features is None and not self.audio:
             raise ConfigError("neither --features nor --audio is given; one has the trials' utterances")
         if self.train_features is None and (self.scoring in _TRAINED or self.quality):
             wants = f"--scoring {self.scoring}" if self.scoring in _TRAINED else "--quality"

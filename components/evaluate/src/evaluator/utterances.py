@@ -1,6 +1,6 @@
 """The utterances that the trials name: their embeddings, durations and speakers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from voxsrc import storage
@@ -69,10 +69,11 @@ class StoredUtterances:
 
 
 class RecordedUtterances:
-    """Utterances as audio."""
+    """Utterances as audio, in one folder or archive or in several."""
 
-    def __init__(self, uri: str, trials: TrialList) -> None:
-        self.uri = uri
+    def __init__(self, uris: Sequence[str], trials: TrialList) -> None:
+        self.uri = ", ".join(uris)
+        self._uris = uris
         self.warnings: list[str] = []
         self.speaker_of: Mapping[str, str] | None
         self.speaker_of, reason = trusted_speakers(trials)
@@ -84,7 +85,7 @@ class RecordedUtterances:
 
     def embed(self, embedder: Embedder, trials: TrialList) -> Embeddings:
         """See `TrialUtterances`."""
-        embeddings, report = embedder.embed_audio(self.uri, trials.utterance_ids())
+        embeddings, report = embedder.embed_audio(self._uris, trials.utterance_ids())
         self.warnings += report.notes(embedder.model.description.spec)
         return embeddings
 

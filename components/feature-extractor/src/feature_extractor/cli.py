@@ -84,9 +84,11 @@ def _add_executor_input(parser: argparse.ArgumentParser) -> None:
 def _add_content_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--audio",
+        action="append",
         required=True,
         metavar="URI",
-        help="folder, tar (plain, gz, zst) or zip of audio, local or gs://; of an archive in parts, any part",
+        help="folder, tar (plain, gz, zst) or zip of audio, local or gs://; of an archive in parts, any "
+        "part. For several repeat it, or divide them by semicolons; no utterance may be in two",
     )
     parser.add_argument(
         "--list",
@@ -148,8 +150,10 @@ def _add_content_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _options(parsed: argparse.Namespace) -> ExtractionOptions:
+    from voxsrc.sources import audio_uris
+
     return ExtractionOptions(
-        audio_uri=parsed.audio.rstrip("/") or parsed.audio,
+        audio_uris=audio_uris(parsed.audio),
         list_uri=parsed.list or None,
         spec=_spec(parsed.preset, parsed.set),
         step_nat=parsed.step,
@@ -273,11 +277,11 @@ def _ensure_plan(parsed: argparse.Namespace, options: ExtractionOptions) -> int:
     from feature_extractor.plan import (
         content_settings,
         list_hash,
-        make_plan,
         read_plan,
         settings_difference,
         write_plan,
     )
+    from feature_extractor.planning import make_plan
 
     try:
         begun = read_plan(parsed.output)
@@ -297,7 +301,7 @@ def _ensure_plan(parsed: argparse.Namespace, options: ExtractionOptions) -> int:
                 f"{parsed.output} holds an unfinished extraction with other options: {difference}; "
                 "choose another --output, or give --overwrite"
             )
-    print(f"looking for the audio in {options.audio_uri}", flush=True)
+    print(f"looking for the audio in {', '.join(options.audio_uris)}", flush=True)
     plan, shards = make_plan(options)
     for note in plan.notes:
         print(f"note: {note}")

@@ -10,7 +10,7 @@ from voxsrc.audio import decode
 from voxsrc.errors import AudioError
 from voxsrc.feature_set.encoding import compress, time_delta
 from voxsrc.features.scipy_log_mel import LogMelExtractor
-from voxsrc.sources import open_source
+from voxsrc.sources import open_sources
 
 _SAMPLED = 32
 
@@ -24,7 +24,7 @@ def estimate(
     log_mel = LogMelExtractor(options.spec)
     reasons: Counter[str] = Counter()
     seconds, stored_bytes, audio_bytes = 0.0, 0, 0
-    source = open_source(options.audio_uri)
+    source = open_sources(options.audio_uris)
     began = time.perf_counter()
     for utterance, content in zip(sampled, source.read_all(p.member for p in sampled), strict=True):
         try:

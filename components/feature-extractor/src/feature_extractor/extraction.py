@@ -22,7 +22,7 @@ from voxsrc.audio import change_speed, decode
 from voxsrc.errors import AudioError, VoxsrcError
 from voxsrc.feature_set.shard import ShardRecord, ShardWriter, read_valid_record
 from voxsrc.features.scipy_log_mel import LogMelExtractor
-from voxsrc.sources import Source, open_source
+from voxsrc.sources import Readable, open_sources
 
 _POLL_S = 0.2
 _CHECKS_AT_A_TIME = 16
@@ -54,7 +54,7 @@ class ShardMaker:
         self.plan = read_plan(output_uri)
         self._rows = PlanRows(output_uri, self.plan)
         self._log_mel = LogMelExtractor(self.plan.options.spec)
-        self._source: Source | None = None
+        self._source: Readable | None = None
 
     def make(self, shard: int, on_utterance: Callable[[float], None]) -> ShardRecord:
         """Makes and writes one shard.
@@ -70,7 +70,7 @@ class ShardMaker:
         utterances = self._rows.shard(shard)
         writer = ShardWriter(self.plan.options.encoding, shard_key(self.plan, utterances))
         if self._source is None:
-            self._source = open_source(self.plan.options.audio_uri)
+            self._source = open_sources(self.plan.options.audio_uris)
         contents = self._source.read_all(planned.member for planned in utterances)
         for planned, content in zip(utterances, contents, strict=True):
             on_utterance(self._add(writer, planned, content))

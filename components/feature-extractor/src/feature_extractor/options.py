@@ -16,8 +16,8 @@ class ExtractionOptions:
     """Everything that decides the bytes of a feature set, but for the list and the audio themselves.
 
     Attributes:
-        audio_uri: Folder or archive.
-        list_uri: Utterance list; None takes every audio file of `audio_uri`.
+        audio_uris: Folders and archives, one at least; their order is that of the utterances.
+        list_uri: Utterance list; None takes every audio file of `audio_uris`.
         spec: The features.
         step_nat: Width of one level of the stored values.
         speeds: Speeds at which copies are added as new speakers, without 1.
@@ -26,7 +26,7 @@ class ExtractionOptions:
         max_rejected: The run fails if more than this fraction of the utterances is rejected.
     """
 
-    audio_uri: str
+    audio_uris: tuple[str, ...]
     list_uri: str | None = None
     spec: FbankSpec = field(default_factory=FbankSpec)
     step_nat: float = DEFAULT_STEP_NAT

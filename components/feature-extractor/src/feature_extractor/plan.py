@@ -19,23 +19,18 @@ import pyarrow.parquet as pq
 import voxsrc
 from feature_extractor.options import ExtractionOptions
 from voxsrc import storage
-from voxsrc.corpus import Utterance, read_utterance_list
-from voxsrc.errors import CorpusError, FeatureSetError, NotFoundError
+from voxsrc.corpus import Utterance
+from voxsrc.errors import FeatureSetError, NotFoundError
 from voxsrc.feature_set.shard import RejectedUtterance
 from voxsrc.features import FbankSpec
-from voxsrc.sources import Matching, Member, Source, match_all_files, match_utterances, open_source
+from voxsrc.sources import Member
 
-PLAN_VERSION = 1
+# Of a plan with one source of audio, and with several: then `audio` is a list, and each row has its `source`.
+_PLAN_VERSION, _PLAN_VERSION_SEVERAL = 1, 2
 # To be raised by any change that alters the bytes of a shard: older shards are then made again.
 _EXTRACTION_VERSION = 1
 _PLAN_JSON = "plan/plan.json"
 _PLAN_ROWS = "plan/plan.parquet"
-# About 20 MB and half a minute of one core for VoxCeleb2: little is lost to a preemption.
-_UTTERANCES_PER_SHARD = 1000
-# A small corpus is still split so that a few workers share it.
-_FEW_SHARDS = 8
-_FEWEST_UTTERANCES = 25
-
 _SCHEMA = pa.schema(
     [
         ("utterance_id", pa.string()),
@@ -58,8 +53,8 @@ class PlannedUtterance:
     utterance: Utterance
     member: Member
 
-    def row(self) -> tuple[str, str, str, str, int, int, int, str, int]:
-        """The values of the plan's columns."""
+    def row(self, *, of_several: bool) -> tuple[str | int, ...]:
+        """The values of the plan's columns, with that of the source in a plan `of_several`."""
         u, m = self.utterance, self.member
         return (
             u.utterance_id,
@@ -71,6 +66,7 @@ class PlannedUtterance:
             m.stored_size,
             m.method,
             m.crc32,
+            *((m.source,) if of_several else ()),
         )
 
 
@@ -117,7 +113,7 @@ def list_hash(list_uri: str | None) -> str:
 def content_settings(options: ExtractionOptions, list_sha256: str) -> dict[str, Any]:
     """What decides the set's content, as JSON-ready values: two extractions with equal settings agree."""
     return {
-        "audio": options.audio_uri,
+        "audio": list(options.audio_uris) if _of_several(options) else options.audio_uris[0],
         "list_sha256": list_sha256,
         "spec": options.spec.to_dict(),
         "encoding": options.encoding.to_dict(),
@@ -135,73 +131,23 @@ def settings_difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     return ""
 
 
-def make_plan(options: ExtractionOptions) -> tuple[Plan, list[list[PlannedUtterance]]]:
-    """Finds the audio of every listed utterance and divides it into shards of about equal audio.
-
-    Returns:
-        The plan and each shard's utterances.
-
-    Raises:
-        CorpusError: If the list or the audio is not as expected, or too many utterances have no audio.
-        StorageError: If either cannot be read.
-    """
-    source = open_source(options.audio_uri)
-    try:
-        if options.list_uri is None:
-            matching = match_all_files(source)
-        else:
-            matching = match_utterances(source, read_utterance_list(options.list_uri))
-        rejected = _rejected(source, matching, options)
-    finally:
-        source.close()
-    planned = [PlannedUtterance(utterance, member) for utterance, member in matching.pairs]
-    # Archives are read from front to back; a folder's members have no offset and keep the list's order.
-    planned.sort(key=lambda p: p.member.offset)
-    shards = _divide(planned, options.num_shards or _default_num_shards(len(planned)))
-    plan = Plan(
-        options=options,
-        list_sha256=list_hash(options.list_uri),
-        num_utterances=len(planned),
-        shard_sizes=[len(shard) for shard in shards],
-        audio_bytes=[sum(p.member.size for p in shard) for shard in shards],
-        rejected=rejected,
-        notes=matching.notes,
-    )
-    return plan, shards
-
-
-def _rejected(source: Source, matching: Matching, options: ExtractionOptions) -> list[RejectedUtterance]:
-    missing = [
-        RejectedUtterance(u.utterance_id, u.speaker_id, "missing", f"not in {source.uri}")
-        for u in matching.missing
-    ]
-    num_listed = len(matching.pairs) + len(missing)
-    if len(missing) / num_listed > options.max_rejected:
-        raise CorpusError(
-            f"{len(missing)} of {num_listed} listed utterances are not in {source.uri}, the first is "
-            f"{missing[0].utterance_id}; complete the audio or the list, or raise --max-rejected "
-            f"(now {options.max_rejected:g})"
-        )
-    # A folder cannot hold such paths, and to ask would walk all of it.
-    unsafe = [] if matching.pairs[0][1].method == "file" else source.scan().unsafe_paths
-    return missing + [
-        RejectedUtterance(path, "", "unsafe_path", "the archive's entry leaves the archive; it is never read")
-        for path in unsafe
-    ]
+def _of_several(options: ExtractionOptions) -> bool:
+    return len(options.audio_uris) > 1
 
 
 def write_plan(output_uri: str, plan: Plan, shards: Sequence[Sequence[PlannedUtterance]]) -> None:
     """Writes the plan; `plan.json` last, so that a plan is whole or not there."""
-    buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd") as writer:
+    buffer, of_several = io.BytesIO(), _of_several(plan.options)
+    schema = _SCHEMA.append(pa.field("source", pa.int64())) if of_several else _SCHEMA
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
         for shard in shards:
-            columns = zip(*(planned.row() for planned in shard), strict=True)
-            writer.write_table(pa.table(list(columns), schema=_SCHEMA), row_group_size=len(shard))
+            columns = zip(*(planned.row(of_several=of_several) for planned in shard), strict=True)
+            writer.write_table(pa.table(list(columns), schema=schema), row_group_size=len(shard))
     # An earlier plan must not stand beside these rows if this process is killed here.
     storage.delete(storage.join(output_uri, _PLAN_JSON), missing_ok=True)
     storage.write_bytes(storage.join(output_uri, _PLAN_ROWS), buffer.getvalue())
     fields = {
-        "plan_version": PLAN_VERSION,
+        "plan_version": _PLAN_VERSION_SEVERAL if of_several else _PLAN_VERSION,
         "voxsrc_version": voxsrc.__version__,
         "settings": content_settings(plan.options, plan.list_sha256),
         "list": plan.options.list_uri,
@@ -231,14 +177,17 @@ def read_plan(output_uri: str) -> Plan:
         raise NotFoundError(f"{output_uri} has no plan; make one with `feature-extractor plan`") from error
     try:
         fields = json.loads(content)
-        if fields["plan_version"] != PLAN_VERSION:
+        if fields["plan_version"] not in (_PLAN_VERSION, _PLAN_VERSION_SEVERAL):
             raise FeatureSetError(
-                f"{uri} has version {fields['plan_version']}, this program reads {PLAN_VERSION}"
+                f"{uri} has version {fields['plan_version']}, this program reads {_PLAN_VERSION} and "
+                f"{_PLAN_VERSION_SEVERAL}; delete it and plan "
+                "again, or use the program that made it"
             )
         settings = fields["settings"]
+        audio = settings["audio"]
         return Plan(
             options=ExtractionOptions(
-                audio_uri=settings["audio"],
+                audio_uris=(audio,) if isinstance(audio, str) else tuple(audio),
                 list_uri=fields["list"],
                 spec=FbankSpec.from_dict(settings["spec"]),
                 step_nat=settings["encoding"]["step_nat"],
@@ -278,7 +227,7 @@ class PlanRows:
 
     def shard(self, shard: int) -> list[PlannedUtterance]:
         """The utterances of one shard, in the order in which they are stored."""
-        table = self._file.read_row_group(shard, columns=_SCHEMA.names)
+        table = self._file.read_row_group(shard)
         rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
         return [PlannedUtterance(Utterance(*row[:3]), Member(*row[3:])) for row in rows]
 
@@ -289,27 +238,5 @@ def shard_key(plan: Plan, utterances: Sequence[PlannedUtterance]) -> str:
     del settings["num_shards"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for planned in utterances:
-        digest.update(json.dumps(planned.row()).encode())
+        digest.update(json.dumps(planned.row(of_several=_of_several(plan.options))).encode())
     return digest.hexdigest()
-
-
-def _default_num_shards(num_utterances: int) -> int:
-    few = min(_FEW_SHARDS, num_utterances // _FEWEST_UTTERANCES)
-    return max(1, few, -(-num_utterances // _UTTERANCES_PER_SHARD))
-
-
-def _divide(planned: list[PlannedUtterance], num_shards: int) -> list[list[PlannedUtterance]]:
-    """Cuts the sequence where the audio's bytes come closest to equal parts; no shard is empty."""
-    num_shards = min(num_shards, len(planned))
-    total = sum(p.member.size for p in planned)
-    shards: list[list[PlannedUtterance]] = [[]]
-    cumulated = 0
-    for position, utterance in enumerate(planned):
-        boundary = total * len(shards) / num_shards
-        left, shards_left = len(planned) - position, num_shards - len(shards)
-        due = cumulated + utterance.member.size / 2 > boundary or left <= shards_left
-        if shards[-1] and shards_left and due:
-            shards.append([])
-        shards[-1].append(utterance)
-        cumulated += utterance.member.size
-    return shards
