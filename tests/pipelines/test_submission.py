@@ -19,7 +19,8 @@ DIGEST = "europe-west4-docker.pkg.dev/p/voxsrc/{}@sha256:" + "0" * 64
 PACKAGES = ["extract", "train"]
 EXTRACT = ["--set", "audio=gs://b/audio", "--set", "output=gs://b/set"]
 IMAGE = ["--set", f"feature_extractor_image={DIGEST.format('voxsrc-feature-extractor')}"]
-SUBMIT = ["submit", "extract", *EXTRACT, *IMAGE, "--run-name", "first"]
+# what these tests name is in no bucket; test_submission_inputs.py is about that
+SUBMIT = ["submit", "extract", *EXTRACT, *IMAGE, "--no-input-check", "--run-name", "first"]
 
 
 def required(name: str) -> dict[str, str]:
@@ -172,7 +173,7 @@ def test_changed_arguments_are_named_and_need_a_flag(
     assert "changed: output" in capsys.readouterr().out
 
 
-def test_an_endpoint_that_is_not_there_says_how_to_forward_the_port(
+def test_an_endpoint_that_is_not_there_says_how_to_connect(
     cloud_env: Path, voxsrc_pipeline: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with KfpServer() as gone:
@@ -180,6 +181,8 @@ def test_an_endpoint_that_is_not_there_says_how_to_forward_the_port(
     assert voxsrc_pipeline(*SUBMIT, "--endpoint", url, "--namespace", "ns") == 1
     message = capsys.readouterr().err
     assert "refused" in message
+    # the one line that `watch` prints of it
+    assert "keep gcp-cluster/connect.sh running in another terminal" in message.splitlines()[0]
     assert "kubectl port-forward service/ml-pipeline-ui 8080:80 --namespace=ns" in message
 
 
@@ -201,6 +204,7 @@ def test_a_server_that_wants_a_login_is_asked_once(
     assert len(kfp_server.faults) == 1
     message = capsys.readouterr().err
     assert "HTTP 401, no token; log in" in message
+    assert "gcp-cluster/connect.sh" in message
 
 
 def test_an_unclear_end_of_the_submission_is_said(

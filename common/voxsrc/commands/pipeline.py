@@ -80,6 +80,9 @@ def _add_submit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.add_argument(
         "--allow-changes", action="store_true", help="continue with other arguments than before"
     )
+    command.add_argument(
+        "--no-input-check", action="store_true", help="submit without looking whether the inputs exist"
+    )
     command.add_argument("--json", action="store_true", help="print JSON")
     add_endpoint(command)
 
@@ -151,6 +154,12 @@ def _submit(parsed: argparse.Namespace) -> None:
     A name stands for one piece of work. If its newest run failed or was terminated, a new one with the same
     arguments continues it: finished feature sets, checkpoints and models lie at the URIs that the arguments
     name. While a run of the name is under way nothing is submitted; nor after it succeeded, without --again.
+
+    Before that, the inputs that the arguments of our pipelines name are looked up in their buckets, with your
+    own credentials: audio, lists, trials, tables, a recipe's file, and the feature sets that a recipe or its
+    overrides add. All that are missing are named, and nothing is submitted; of what you may not read, the
+    run's account perhaps may, so that is a warning. Feature sets that the run makes need not exist, nor their
+    audio once they are finished. A local path is refused: the cluster's pods do not have it.
     """
     from voxsrc.pipelines.images import check_images
     from voxsrc.pipelines.needs import step_needs
@@ -162,7 +171,11 @@ def _submit(parsed: argparse.Namespace) -> None:
     experiment = settings.require("VOXSRC_KFP_EXPERIMENT", parsed.experiment, "--experiment")
     api = open_api(parsed, settings)
 
+    from voxsrc.pipelines.input_check import require_inputs
     from voxsrc.pipelines.submission import submit
+
+    def check_inputs() -> None:
+        require_inputs(package, arguments, lambda text: print(f"warning: {text}", file=sys.stderr))
 
     done = submit(
         api,
@@ -175,6 +188,7 @@ def _submit(parsed: argparse.Namespace) -> None:
         service_account=settings.values.get("VOXSRC_KUBERNETES_SERVICE_ACCOUNT"),
         again=parsed.again,
         allow_changes=parsed.allow_changes,
+        before=None if parsed.no_input_check else check_inputs,
     )
     if parsed.json:
         print(json.dumps(vars(done), indent=1, ensure_ascii=False))

@@ -65,8 +65,9 @@ def _watch(parsed: argparse.Namespace) -> int:
 
     Kubeflow's API tells how often a step was tried, not why an attempt ended: --cluster asks the Argo
     workflow in the cluster for that, as long as it is kept. A step's time includes waiting for machines, and
-    each pod is charged with a whole machine, so the cost is an upper bound of this run's machines while steps
-    hold them; steps on Spot are priced as such.
+    each pod is charged with a whole machine, so the cost is an upper bound of the machines while steps hold
+    them; steps on Spot are priced as such. It is given for this run, and for all runs of its name that the
+    server still has: a run that was submitted again has cost what its predecessors did, too.
     """
     import time
 

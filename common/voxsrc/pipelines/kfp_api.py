@@ -2,7 +2,7 @@
 
 Logging in is kfp's own business: Google's application-default credentials for hosts of
 googleusercontent.com, its environment variables for an Identity-Aware Proxy
-(KF_PIPELINES_IAP_OAUTH2_CLIENT_ID), nothing for an address behind `kubectl port-forward`. Nothing of it is
+(KF_PIPELINES_IAP_OAUTH2_CLIENT_ID), nothing for an address behind gcp-cluster/connect.sh. Nothing of it is
 stored or printed here.
 """
 
@@ -162,10 +162,11 @@ class KubeflowApi:
 
     def _unreachable(self, error: Exception) -> str:
         return (
-            f"Kubeflow Pipelines does not answer at {self.endpoint} ({_cause(error)}). Where it has no "
-            "public address, keep this running in another terminal:\n"
-            f"  kubectl port-forward service/ml-pipeline-ui 8080:80 --namespace={self._namespace}\n"
-            "and give --endpoint http://localhost:8080 (or set VOXSRC_KFP_ENDPOINT)"
+            f"Kubeflow Pipelines does not answer at {self.endpoint} ({_cause(error)}); keep "
+            "gcp-cluster/connect.sh running in another terminal.\n"
+            "It forwards the port of VOXSRC_KFP_ENDPOINT, 8080 without one, and prints what to give as "
+            "--endpoint. For a cluster that gcp-cluster did not make:\n"
+            f"  kubectl port-forward service/ml-pipeline-ui 8080:80 --namespace={self._namespace}"
         )
 
     @contextlib.contextmanager
@@ -182,7 +183,7 @@ class KubeflowApi:
             status = error.status or None
             passing = status is None or status == 429 or status >= 500
             advice = (
-                "; log in: gcloud auth application-default login, or reach the server by kubectl port-forward"
+                "; log in: gcloud auth application-default login, or reach it by gcp-cluster/connect.sh"
                 if status in (401, 403)
                 else ""
             )

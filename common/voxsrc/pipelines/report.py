@@ -5,7 +5,7 @@ from typing import Any
 
 from voxsrc.pipelines.checks import Check
 from voxsrc.pipelines.progress import WAITING, StepProgress
-from voxsrc.pipelines.run_cost import as_mapping
+from voxsrc.pipelines.run_cost import NameCost, as_mapping, name_mapping
 from voxsrc.pipelines.watching import Snapshot
 
 # A line now and then even if no step changes: the run's time and cost do.
@@ -63,6 +63,7 @@ def snapshot_mapping(snapshot: Snapshot, link: str) -> dict[str, Any]:
         ],
         "cost": None if snapshot.cost is None else as_mapping(snapshot.cost),
         "no_cost": snapshot.no_cost,
+        "cost_of_name": None if snapshot.name_cost is None else name_mapping(snapshot.name_cost),
     }
 
 
@@ -113,4 +114,16 @@ def _cost(snapshot: Snapshot) -> str:
         f"this run's machines at most ${cost.most_usd:.2f} so far (all on Spot ${cost.spot_usd:.2f}, "
         f"all on demand ${cost.on_demand_usd:.2f})"
     )
-    return text + (f", without {', '.join(cost.unknown)}" if cost.unknown else "")
+    text += f", without {', '.join(cost.unknown)}" if cost.unknown else ""
+    return text + ("" if snapshot.name_cost is None else f"; {_name_cost(snapshot.name_cost)}")
+
+
+def _name_cost(cost: NameCost) -> str:
+    if cost.num_runs == 1:
+        return "the only run of this name"
+    text = f"all {cost.num_runs} runs of this name at most ${cost.most_usd:.2f}"
+    if cost.num_unknown:
+        text += f", without {cost.num_unknown} whose cost is not known"
+    if cost.num_incomplete:
+        text += f", without steps of {cost.num_incomplete} whose machines are not known"
+    return text

@@ -4,7 +4,8 @@ An upper bound of what the machines cost while steps held them: each pod is char
 several pods for CPUs may share one, and for its step's time from the first attempt to the end or now, with
 the waits for a machine between attempts, which are not billed; the API tells no more. Left out are the
 minutes that a node stays before the autoscaler takes it, control plane, permanent pool, disks and bucket
-(`voxsrc cost` has the latter four), and other runs of the same name.
+(`voxsrc cost` has the latter four). A run that was submitted again is one of several with its name, whose
+costs add up.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,6 +70,44 @@ class RunCost:
     def most_usd(self) -> float:
         """As each step asks for; on demand where it may be either."""
         return sum(s.spot_usd if s.provisioning == "spot" else s.on_demand_usd for s in self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NameCost:
+    """Of all runs that have one name.
+
+    Attributes:
+        costs: Of those of which it is known.
+        num_unknown: Runs of which it is not.
+    """
+
+    costs: tuple[RunCost, ...]
+    num_unknown: int = 0
+
+    @property
+    def num_runs(self) -> int:
+        """All of the name that the server has."""
+        return len(self.costs) + self.num_unknown
+
+    @property
+    def spot_usd(self) -> float:
+        """All at Spot prices."""
+        return sum(cost.spot_usd for cost in self.costs)
+
+    @property
+    def on_demand_usd(self) -> float:
+        """All on demand."""
+        return sum(cost.on_demand_usd for cost in self.costs)
+
+    @property
+    def most_usd(self) -> float:
+        """As each step asks for; on demand where it may be either."""
+        return sum(cost.most_usd for cost in self.costs)
+
+    @property
+    def num_incomplete(self) -> int:
+        """Runs with a step whose machine is not known."""
+        return sum(bool(cost.unknown) for cost in self.costs)
 
 
 def cost_so_far(
@@ -138,4 +177,16 @@ def as_mapping(cost: RunCost) -> Mapping[str, object]:
             }
             for step in cost.steps
         },
+    }
+
+
+def name_mapping(cost: NameCost) -> Mapping[str, object]:
+    """For JSON."""
+    return {
+        "runs": cost.num_runs,
+        "usd_at_most": round(cost.most_usd, 4),
+        "usd_all_on_spot": round(cost.spot_usd, 4),
+        "usd_all_on_demand": round(cost.on_demand_usd, 4),
+        "runs_with_unknown_steps": cost.num_incomplete,
+        "runs_without_cost": cost.num_unknown,
     }

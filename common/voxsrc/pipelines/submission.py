@@ -6,7 +6,7 @@ the last one ended, by failure, preemptions beyond its retries or termination. (
 the old images, and needs the old workflow.)
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +49,7 @@ def submit(
     service_account: str | None = None,
     again: bool = False,
     allow_changes: bool = False,
+    before: Callable[[], None] | None = None,
 ) -> Submission:
     """Starts or continues the run of this name.
 
@@ -62,6 +63,7 @@ def submit(
         service_account: Kubernetes service account of the pods; None for the server's default.
         again: Submit although the newest run of this name succeeded.
         allow_changes: Continue with other arguments than the newest run's.
+        before: Called once it is clear that a run is to be made; what it raises prevents that.
 
     Raises:
         KubeflowError: A run of this name has not ended, or the API refuses.
@@ -88,6 +90,8 @@ def submit(
             f"run {run_name!r} would be continued with other arguments: {'; '.join(changes)}. Give the same "
             "ones, another --run-name, or --allow-changes if what is stored at its URIs fits the new ones"
         )
+    if before is not None:
+        before()
     created = api.create_run(
         path, arguments, name=run_name, experiment=experiment, service_account=service_account
     )

@@ -11,8 +11,9 @@ from voxsrc.errors import VoxsrcError
 from voxsrc.pipelines.cluster import Attempt, ClusterError
 from voxsrc.pipelines.kfp_api import KubeflowApi, KubeflowError
 from voxsrc.pipelines.needs import StepNeeds, step_needs
+from voxsrc.pipelines.other_runs import OtherRuns
 from voxsrc.pipelines.progress import RunProgress, read_progress
-from voxsrc.pipelines.run_cost import RunCost
+from voxsrc.pipelines.run_cost import NameCost, RunCost
 from voxsrc.pipelines.submission import ENDED, arguments_of, package_of
 
 POLL_S = 15.0
@@ -29,6 +30,7 @@ class Snapshot:
         progress: Its steps.
         cost: So far; None where prices or package are not known.
         no_cost: Why `cost` is None.
+        name_cost: Of all runs of its name, this one among them; None if they are not known.
         attempts: Pods, as the cluster told; None if it was not asked, or does not answer.
     """
 
@@ -36,6 +38,7 @@ class Snapshot:
     progress: RunProgress
     cost: RunCost | None
     no_cost: str
+    name_cost: NameCost | None = None
     attempts: tuple[Attempt, ...] | None = None
 
     @property
@@ -76,6 +79,7 @@ class Watcher:
     pause: Callable[[float], None]
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _ended_by: dict[str, Attempt] = field(default_factory=dict)
+    _others: OtherRuns | None = None
 
     def follow(self) -> Iterator[Snapshot]:
         """One snapshot after another, the last one of the ended run.
@@ -99,6 +103,25 @@ class Watcher:
         """The run now; as `follow`, waits for an API that does not answer."""
         run = self._patiently(lambda: self.api.get_run(self.run_id))
         now = self.clock()
+        progress, cost, no_cost = self._priced(run, now)
+        if self._others is None:
+            self._others = OtherRuns(
+                api=self.api,
+                price=lambda other, at: self._priced(other, at)[1],
+                ask=self._patiently,
+                warn=self.warn,
+            )
+        return Snapshot(
+            at=now,
+            progress=progress,
+            cost=cost,
+            no_cost=no_cost,
+            name_cost=self._others.cost_with(run, cost, now),
+            attempts=self._attempts(),
+        )
+
+    def _priced(self, run: Any, now: datetime) -> tuple[RunProgress, RunCost | None, str]:
+        """How far a run is, what it has cost, and why that is not known."""
         package = package_of(run)
         needs: list[StepNeeds] = []
         no_cost = "" if package is not None else "the server does not give the run's pipeline"
@@ -108,13 +131,15 @@ class Watcher:
             except VoxsrcError as error:
                 no_cost = str(error)
         progress = read_progress(run, {need.step: need.title for need in needs})
+        # a step whose pod is gone may lack an end, and holds no machine after the run's
+        until = progress.ended if progress.state in ENDED and progress.ended is not None else now
         cost = None
         if not no_cost:
             try:
-                cost = self.price(progress, needs, now)
+                cost = self.price(progress, needs, until)
             except VoxsrcError as error:
                 no_cost = str(error)
-        return Snapshot(at=now, progress=progress, cost=cost, no_cost=no_cost, attempts=self._attempts())
+        return progress, cost, no_cost
 
     def _attempts(self) -> tuple[Attempt, ...] | None:
         if self.attempts is None:

@@ -1,0 +1,174 @@
+"""Whether the inputs of a run exist, asked before it is submitted and with the rights of who asks.
+
+The run may be hours old when a step first reads an input. What cannot be asked from here is no error: the
+pods act as an account of their own, which may have the rights that the caller lacks.
+"""
+
+import contextlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from voxsrc import storage
+from voxsrc.config import read_yaml
+from voxsrc.errors import ConfigError, CorpusError, NotFoundError, PermissionDeniedError, StorageError
+from voxsrc.pipelines.checks import Check
+from voxsrc.pipelines.inputs import Place, recipe_places, run_places
+from voxsrc.pipelines.package import Package
+
+# Somebody waits for the answer; a step would go on for ten minutes.
+PATIENCE_S = 20
+_PATIENCE = "VOXSRC_STORAGE_DEADLINE_S"
+
+
+def require_inputs(package: Package, arguments: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+    """Checks that the inputs exist which the arguments of a run name.
+
+    Args:
+        package: The pipeline.
+        arguments: As `read_arguments` gives them.
+        warn: Is told of those that could not be checked, and why.
+
+    Raises:
+        ConfigError: Some are missing; all are named, with what to do.
+    """
+    checks = check_inputs(package, arguments)
+    unchecked: dict[str, list[str]] = defaultdict(list)
+    for check in checks:
+        if check.state == "unknown":
+            unchecked[check.found].append(check.what)
+    for reason, names in unchecked.items():
+        what = "whether it exists" if len(names) == 1 else "whether they exist"
+        warn(f"{', '.join(names)}: not checked {what}, as the pods' own account may see more: {reason}")
+    missing = [check for check in checks if check.state == "missing"]
+    if missing:
+        lines = [f"  {check.what}: {check.found}; {check.remedy}" for check in missing]
+        raise ConfigError(
+            "nothing was submitted, as the run would fail for its arguments:\n"
+            + "\n".join(lines)
+            + "\n--no-input-check submits it all the same"
+        )
+
+
+def check_inputs(package: Package, arguments: Mapping[str, Any]) -> list[Check]:
+    """One check for each place that the arguments name; an output's is only that it lies in a bucket.
+
+    Raises:
+        ConfigError: The overrides are none, or a recipe's file is not YAML.
+    """
+    places = run_places(package, arguments)
+    made = {place.uri.rstrip("/") for place in places if place.kind == "output"}
+    lookup = _Lookup()
+    with _impatient():
+        checks = [lookup.check(place) for place in places]
+        if places:
+            overrides = str(package.effective(arguments).get("overrides", ""))
+            added = recipe_places(lookup.recipe, overrides)
+            checks += [lookup.check(place) for place in added if place.uri.rstrip("/") not in made]
+    return checks
+
+
+class _Lookup:
+    """Looks places up, until it turns out that none can be.
+
+    Attributes:
+        recipe: What the recipe's file has, if it was one and was found.
+    """
+
+    def __init__(self) -> None:
+        self.recipe: Mapping[str, Any] = {}
+        self._nothing_answers = ""
+
+    def check(self, place: Place) -> Check:
+        """What became of one place."""
+        try:
+            problem = _misnamed(place)
+            if problem is None and place.kind != "output":
+                if self._nothing_answers:
+                    return Check(what=place.parameter, state="unknown", found=self._nothing_answers)
+                problem = self._absence(place)
+        except (NotFoundError, CorpusError) as error:
+            problem = str(error), "copy what is missing there, or correct the name"
+        except StorageError as error:
+            # Of what is wrong with the name alone nothing else is the cause.
+            if error.__cause__ is None and not isinstance(error, PermissionDeniedError):
+                problem = str(error), "correct the name"
+            else:
+                # Neither credentials nor an answer: it would be waited for again and again.
+                if not isinstance(error, PermissionDeniedError) or "gs://" not in str(error):
+                    self._nothing_answers = str(error)
+                return Check(what=place.parameter, state="unknown", found=str(error))
+        if problem is None:
+            return Check(what=place.parameter, state="ok", found=place.uri)
+        return Check(what=place.parameter, state="missing", found=problem[0], remedy=problem[1])
+
+    def _absence(self, place: Place) -> tuple[str, str] | None:
+        """What is missing, and what to do; None if all is there."""
+        uri = place.uri
+        match place.kind:
+            case "recipe":
+                self.recipe = read_yaml(storage.read_bytes(uri).decode("utf-8", "replace"), uri)
+            case "features" if not _is_finished(uri):
+                return (
+                    f"{uri} is no finished feature set, as it has no manifest.json",
+                    "finish its extraction, or correct the name",
+                )
+            case "audio" if not (place.feature_set and _is_finished(place.feature_set)):
+                _open_audio(uri)
+            case "file" if not storage.exists(uri):
+                return (
+                    f"{uri} does not exist",
+                    f"copy the file there, or correct the name: gcloud storage ls {storage.parent(uri)}/",
+                )
+        return None
+
+
+def _misnamed(place: Place) -> tuple[str, str] | None:
+    """What is wrong with the name alone, and what to do; None if nothing is."""
+    if not place.uri:
+        return "it is empty", "give a gs:// URI"
+    if storage.is_remote(place.uri):
+        return None
+    if place.kind == "output":
+        return f"{place.uri} is a path within each pod, lost with it", "give a gs:// URI"
+    path = storage.local_path(place.uri)
+    return (
+        f"{path} is a path of this machine, and does not exist in the cluster",
+        f"copy it (gcloud storage cp --recursive {path} gs://BUCKET/) and give its gs:// URI",
+    )
+
+
+def _is_finished(feature_set: str) -> bool:
+    from voxsrc.feature_set.manifest import MANIFEST_NAME
+
+    return storage.exists(storage.join(feature_set, MANIFEST_NAME))
+
+
+def _open_audio(uri: str) -> None:
+    """Raises NotFoundError or CorpusError unless there is audio, by its first bytes or objects."""
+    from voxsrc.sources import open_source
+    from voxsrc.sources.folder import BucketFolderSource
+
+    source = open_source(uri)
+    source.close()
+    # the only one that looks into the bucket no sooner than it is read
+    if isinstance(source, BucketFolderSource) and _is_empty(uri):
+        raise NotFoundError(f"{uri} does not exist, nor anything below it")
+
+
+def _is_empty(folder: str) -> bool:
+    return next(storage.list_files(folder), None) is None
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """Lets storage give up sooner, unless the caller has said when."""
+    if os.environ.get(_PATIENCE):
+        yield
+        return
+    os.environ[_PATIENCE] = str(PATIENCE_S)
+    try:
+        yield
+    finally:
+        del os.environ[_PATIENCE]
