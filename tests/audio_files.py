@@ -3,12 +3,17 @@
 import io
 import tempfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 import soundfile
 from numpy.typing import NDArray
+
+from voxsrc.audio import decode
+from voxsrc.errors import AudioError
 
 Float32Array = NDArray[np.float32]
 Encoder = Callable[[Float32Array, int], bytes]
@@ -57,6 +62,55 @@ def encode_with_ffmpeg(
             frame.sample_rate, frame.pts = rate_hz, 0
             output.mux([*stream.encode(frame), *stream.encode(None)])
         return path.read_bytes()
+
+
+def encode_beside_video(
+    samples: Float32Array,
+    container: str,
+    audio_codec: str,
+    video_codec: str,
+    *,
+    video_s: float,
+    start_s: float,
+) -> bytes:
+    """A file with a stream of video (32 × 32, 25 pictures a second) and one of audio.
+
+    Args:
+        samples: (W,) at 48 kHz.
+        container: As in FFmpeg, like both codecs.
+        audio_codec: Of the samples.
+        video_codec: Of the video.
+        video_s: How long the video is.
+        start_s: Where in the file the samples begin.
+    """
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        video, audio = output.add_stream(video_codec, rate=25), output.add_stream(audio_codec, rate=48_000)
+        assert isinstance(video, av.VideoStream)
+        assert isinstance(audio, av.AudioStream)
+        video.width = video.height = 32
+        audio.layout = "mono"
+        packets = []
+        for number in range(round(25 * video_s)):
+            picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))
+            picture.pts = number
+            packets += video.encode(picture)
+        packets += video.encode(None)
+        frame = av.AudioFrame.from_ndarray(samples[None], "fltp", "mono")
+        frame.sample_rate, frame.pts = 48_000, round(48_000 * start_s)
+        frame.time_base = Fraction(1, 48_000)
+        packets += audio.encode(frame)
+        packets += audio.encode(None)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            output.mux(packet)
+    return file.getvalue()
+
+
+def reason_of(data: bytes, **options: float) -> str:
+    """Why `voxsrc.audio.decode` rejects a file, which it must."""
+    with pytest.raises(AudioError) as caught:
+        decode(data, **options)  # type: ignore[arg-type]
+    return caught.value.reason
 
 
 def wav(samples: Float32Array, rate_hz: int = 16_000, subtype: str = "PCM_16") -> bytes:

@@ -5,6 +5,7 @@ fits, so that a hostile file cannot make it open other files or addresses. Lette
 """
 
 import io
+import re
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from voxsrc.errors import AudioError
+from voxsrc.whole_files import UNKNOWN_WAV_SIZES, check_matroska, check_mp4, check_ogg, check_wav
 
 Float32Array = NDArray[np.float32]
 
@@ -26,12 +28,16 @@ _SILENCE_PEAK = 1.0 / 32_768
 _LARGEST_PEAK = 4.0
 # A declared duration may exceed the decoded one by the encoder's padding: a few frames of 1,024 samples.
 _DURATION_TOLERANCE_S = 0.2
-_OGG_LAST_PAGE = 0x04
 _SHORTEST_WAV_HEADER = 36
 _WAV_PCM = 1
-_UNKNOWN_WAV_SIZES = (0, 0xFFFF_FFFF, 0x7FFF_FFFF)
 # Silence in flac, the densest of all, has 4,681; a damaged header may declare terabytes.
 _MOST_SAMPLES_PER_BYTE = 1 << 13
+# Of all channels: 4 GiB of float32, 18.6 hours at 16 kHz or 3.1 of stereo at 48 kHz.
+_MOST_SAMPLES = 1 << 30
+# Memory is asked for as samples come, not as a header declares; nearly every recording is one block.
+_BLOCK_SAMPLES = 1 << 24
+_DURATION_TAG = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
+_WHOLENESS_CHECKS = {"mov": check_mp4, "matroska": check_matroska}
 _LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1_000, 768_000
 
 
@@ -56,11 +62,23 @@ def decode(data: bytes, *, sample_rate_hz: int = 16_000, min_duration_s: float =
     """Decodes one file's bytes to mono at `sample_rate_hz`.
 
     Raises:
-        AudioError: `empty`, `undecodable` (also: an unknown format), `truncated`, `non_finite`,
-            `out_of_range`, `silent` or `too_short`.
+        AudioError: `empty`, `undecodable` (also: an unknown format, more than 2³⁰ samples in all channels,
+            too little memory), `truncated`, `non_finite`, `out_of_range`, `silent` or `too_short`.
     """
     if not data:
         raise AudioError("empty", "the file has no bytes")
+    try:
+        return _recording(data, sample_rate_hz, min_duration_s)
+    except AudioError:
+        raise
+    except MemoryError as error:
+        raise AudioError("undecodable", f"not enough memory to decode its {len(data)} bytes") from error
+    except Exception as error:
+        # What a decoder makes of one file must not end the extraction of a million others.
+        raise AudioError("undecodable", f"{type(error).__name__}: {error} ({len(data)} bytes)") from error
+
+
+def _recording(data: bytes, sample_rate_hz: int, min_duration_s: float) -> Recording:
     samples, rate_hz = _decode(data)
     if not _LOWEST_RATE_HZ <= rate_hz <= _HIGHEST_RATE_HZ:
         raise AudioError(
@@ -136,9 +154,10 @@ def _decode_pcm16(data: bytes) -> tuple[Float32Array, int] | None:
     while position + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, position)
         if name == b"data":
-            if size in _UNKNOWN_WAV_SIZES or position + 8 + size > len(data):
+            if size in UNKNOWN_WAV_SIZES or position + 8 + size > len(data):
                 return None
             count = size // (2 * num_channels) * num_channels
+            _check_length(count)
             levels = np.frombuffer(data, "<i2", count, position + 8)
             samples = levels.astype(np.float32)
             samples *= np.float32(1.0 / 32_768)
@@ -162,82 +181,65 @@ def _ffmpeg_demuxer(data: bytes) -> str | None:
     return None
 
 
+class _ForwardReader(soundfile.SoundFile):  # type: ignore[misc]  # soundfile ships no types
+    """Reads a file from its beginning to its end.
+
+    soundfile seeks to where it is after every read, which spoils what an mp3 decoder gives next, and is
+    impossible in GSM 6.10, G.721, G.723 and NMS ADPCM.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+    def blocks_of(self, num_frames: int) -> list[Float32Array]:
+        """Blocks (W, channels) of at most `num_frames` W in all, fewer if the file ends before."""
+        most = max(1, _BLOCK_SAMPLES // self.channels)
+        blocks: list[Float32Array] = []
+        while True:
+            wanted = min(num_frames, most)
+            blocks.append(self.read(wanted, dtype="float32", always_2d=True))
+            num_frames -= wanted
+            if not num_frames or len(blocks[-1]) < wanted:
+                return blocks
+
+
 def _decode_with_libsndfile(data: bytes) -> tuple[Float32Array, int]:
     """Samples (channels, W) float32 and the sample rate."""
-    _check_wav_is_whole(data)
-    _check_ogg_is_whole(data)
+    check_wav(data)
+    check_ogg(data)
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with _ForwardReader(io.BytesIO(data)) as file:
             declared = file.frames
             if declared > len(data) * _MOST_SAMPLES_PER_BYTE:
                 raise AudioError(
                     "undecodable", f"the header declares {declared} samples in {len(data)} bytes"
                 )
-            samples = file.read(dtype="float32", always_2d=True)
+            _check_length(declared * file.channels)
+            blocks = file.blocks_of(declared)
             rate_hz = int(file.samplerate)
     except soundfile.LibsndfileError as error:
-        found = data[:8].hex(" ")
-        raise AudioError("undecodable", f"{error.error_string} (the file begins with {found})") from error
+        found = f"{error.error_string} (the file begins with {data[:8].hex(' ')})"
+        raise AudioError("undecodable", found) from error
+    samples = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
     if len(samples) < declared:
         raise AudioError("truncated", f"{len(samples)} samples of {declared} that the header declares")
     return np.ascontiguousarray(samples.T), rate_hz
 
 
-def _check_wav_is_whole(data: bytes) -> None:
-    """libsndfile reads a cut wav file without a word, so compare its data chunk with the file's size."""
-    if data[:4] not in (b"RIFF", b"RF64") or data[8:12] != b"WAVE":
-        return
-    position, long_size = 12, None
-    while position + 8 <= len(data):
-        name, size = struct.unpack_from("<4sI", data, position)
-        if name == b"ds64" and position + 24 <= len(data):
-            long_size = struct.unpack_from("<Q", data, position + 16)[0]
-        if name == b"data":
-            size = size if long_size is None else long_size
-            if size not in _UNKNOWN_WAV_SIZES and position + 8 + size > len(data):
-                raise AudioError(
-                    "truncated", f"{len(data) - position - 8} bytes of {size} that the wav header declares"
-                )
-            return
-        position += 8 + size + size % 2
-    raise AudioError("truncated", "the wav file ends before its data chunk")
-
-
-def _check_ogg_is_whole(data: bytes) -> None:
-    """libsndfile reads a cut Ogg file without a word too, so walk its pages to the one marked as the last."""
-    position, is_last = 0, False
-    while data[position : position + 4] == b"OggS":
-        num_segments = data[position + 26] if position + 26 < len(data) else 0
-        body = position + 27 + num_segments
-        end = body + sum(data[position + 27 : body])
-        if end > len(data):
-            raise AudioError("truncated", f"{len(data)} bytes; the Ogg page at {position} needs {end}")
-        position, is_last = end, bool(data[position + 5] & _OGG_LAST_PAGE)
-    if position and not is_last:
+def _check_length(num_samples: int) -> None:
+    """Refuses more samples, those of all channels, than memory should be asked for."""
+    if num_samples > _MOST_SAMPLES:
         raise AudioError(
-            "truncated", f"the last Ogg page, which ends at {position}, is not marked as the last"
+            "undecodable",
+            f"{num_samples} samples in all channels, by a damaged header perhaps; at most {_MOST_SAMPLES} "
+            "are decoded: cut a longer recording into parts",
         )
-
-
-def _check_mp4_is_whole(data: bytes) -> None:
-    """A cut MP4 file may still decode in part, so walk its outermost boxes to the end of the file."""
-    position = 0
-    while position < len(data):
-        size, name = struct.unpack_from(">I4s", data.ljust(position + 16, b"\0"), position)
-        if size == 0:  # by definition: up to the end of the file
-            return
-        if size == 1:
-            size = struct.unpack_from(">Q", data.ljust(position + 16, b"\0"), position + 8)[0]
-        if size < 8 or position + size > len(data):
-            box = name.decode("ascii", "replace")
-            raise AudioError("truncated", f"{len(data)} bytes; the box {box!r} at {position} needs {size}")
-        position += size
 
 
 def _decode_with_ffmpeg(data: bytes, demuxer: str) -> tuple[Float32Array, int]:
     """Samples (channels, W) float32 and the sample rate."""
-    if demuxer == "mov":
-        _check_mp4_is_whole(data)
+    if demuxer in _WHOLENESS_CHECKS:
+        _WHOLENESS_CHECKS[demuxer](data)
     try:
         # Titles and comments in another encoding than UTF-8 are no reason to reject the audio.
         with av.open(io.BytesIO(data), "r", format=demuxer, metadata_errors="replace") as container:
@@ -247,11 +249,14 @@ def _decode_with_ffmpeg(data: bytes, demuxer: str) -> tuple[Float32Array, int]:
             if stream.codec_context is None:
                 raise AudioError("undecodable", f"a {demuxer} file whose audio codec FFmpeg does not know")
             stream.codec_context.thread_count = 1
-            # Matroska has a duration of the whole file only.
-            declared_s = float((stream.duration or 0) * (stream.time_base or 0)) or (
-                (container.duration or 0) / av.time_base if demuxer == "matroska" else 0.0
-            )
-            blocks = [_planes(frame) for frame in container.decode(stream)]
+            declared_s = _duration_s(container, stream, demuxer)
+            blocks, num_samples = list[Float32Array](), 0
+            for frame in container.decode(stream):
+                blocks.append(_planes(frame))
+                num_samples += blocks[-1].size
+                if num_samples > _MOST_SAMPLES:
+                    break
+            _check_length(num_samples)
             rate_hz = int(stream.codec_context.sample_rate)
     except av.error.FFmpegError as error:
         raise AudioError("undecodable", f"FFmpeg: {error.strerror} ({demuxer}, {len(data)} bytes)") from error
@@ -266,6 +271,22 @@ def _decode_with_ffmpeg(data: bytes, demuxer: str) -> tuple[Float32Array, int]:
     if demuxer != "aac" and decoded_s < declared_s - _DURATION_TOLERANCE_S:
         raise AudioError("truncated", f"{decoded_s:.2f} s of {declared_s:.2f} s that the header declares")
     return samples, rate_hz
+
+
+def _duration_s(container: av.container.InputContainer, stream: av.AudioStream, demuxer: str) -> float:
+    """How long a file says that its stream of audio is, 0 if it does not."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if demuxer != "matroska":
+        return 0.0
+    # Matroska states when the longest of all streams ends; most writers add a tag on when each one ends.
+    if tag := _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", "")):
+        end_s = 3600.0 * int(tag[1]) + 60.0 * int(tag[2]) + float(tag[3])
+    elif len(container.streams) == 1:
+        end_s = (container.duration or 0) / av.time_base
+    else:
+        return 0.0
+    return end_s - max(0.0, float((stream.start_time or 0) * (stream.time_base or 0)))
 
 
 def _planes(frame: av.AudioFrame) -> Float32Array:

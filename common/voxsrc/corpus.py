@@ -8,15 +8,15 @@ still contain spaces. An utterance's id is its path as listed; its session is th
 import codecs
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voxsrc import storage
-from voxsrc.errors import CorpusError
+from voxsrc.errors import CorpusError, FeatureSetError
 
 # By name alone, before a byte is read; what a file really is, `voxsrc.audio` tells from its bytes. Of two
 # files that differ in nothing else the first is taken.
@@ -24,7 +24,6 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".m4a", ".aac", ".mp4", ".ogg", ".opus", ".mp
 
 _T = TypeVar("_T")
 _LISTED_ERRORS = 10
-_SPEED_SUFFIX = re.compile(r"-sp[0-9]+(\.[0-9]+)?$")
 _AUDIO_NAME = re.compile(f"({'|'.join(map(re.escape, AUDIO_SUFFIXES))})$", re.IGNORECASE)
 
 
@@ -183,18 +182,48 @@ def utterances_from_paths(paths: Iterable[str]) -> tuple[list[Utterance], str]:
     return [Utterance(path, path.split("/")[0], session_of(path)) for path in relative], prefix
 
 
-def base_speaker(speaker_id: str) -> str:
-    """The speaker without the mark of a speed-perturbed copy: `id10001-sp0.9` → `id10001`."""
-    return _SPEED_SUFFIX.sub("", speaker_id)
+def speed_copies(speaker_ids: Iterable[str], made_from: Mapping[str, Any]) -> dict[str, str]:
+    """The speed-perturbed copies among a feature set's speakers, each with the speaker that it copies.
+
+    A copy is called `id10001-sp0.9`. People may be called so, too: a name is a copy's only if the set was
+    made with that speed and has the speaker without the mark.
+
+    Args:
+        speaker_ids: All speakers of the set: among some of them a copy's original may be missing.
+        made_from: What the set's manifest says under this name; `speeds` are those of copies.
+
+    Raises:
+        FeatureSetError: If `speeds` are not speeds.
+    """
+    speeds = made_from.get("speeds", [])
+    try:
+        marks = [f"-sp{float(speed):g}" for speed in speeds]
+    except (TypeError, ValueError) as error:
+        raise FeatureSetError(
+            f"made_from.speeds in the set's manifest is {speeds!r}; expected a list such as "
+            '["0.9", "1.1"]: extract the features again'
+        ) from error
+    speakers, copies = set(speaker_ids), dict[str, str]()
+    # Shorter names first, so that the copy of somebody who might be a copy leads to the first of them.
+    for name in sorted(speakers, key=len):
+        for mark in marks:
+            if name + mark in speakers:
+                copies[name + mark] = copies.get(name, name)
+    return copies
 
 
 def split_speakers(
-    speaker_ids: Iterable[str], *, validation_fraction: float, seed: int = 0
+    speaker_ids: Iterable[str], *, copies: Mapping[str, str], validation_fraction: float, seed: int = 0
 ) -> tuple[list[str], list[str]]:
     """Splits speakers into training and validation, the same way on every machine.
 
     Speakers are ranked by a hash of (seed, speaker), so that adding some moves few of the others.
-    Speed-perturbed copies stay with their original.
+
+    Args:
+        speaker_ids: All speakers.
+        copies: Those that are speed-perturbed copies (`speed_copies`); they stay with their originals.
+        validation_fraction: Part of the originals that goes to validation.
+        seed: Of the hash.
 
     Returns:
         Sorted training speakers and sorted validation speakers, at least two of each.
@@ -203,7 +232,7 @@ def split_speakers(
         CorpusError: If there are fewer than four speakers to split.
     """
     speakers = sorted(set(speaker_ids))
-    originals = sorted({base_speaker(s) for s in speakers}, key=lambda s: _rank(s, seed))
+    originals = sorted({copies.get(s, s) for s in speakers}, key=lambda s: _rank(s, seed))
     num_validation = max(2, round(validation_fraction * len(originals)))
     if len(originals) - num_validation < 2:
         raise CorpusError(
@@ -211,8 +240,8 @@ def split_speakers(
             "training and validation need two each"
         )
     held_out = set(originals[:num_validation])
-    training = [s for s in speakers if base_speaker(s) not in held_out]
-    validation = [s for s in speakers if base_speaker(s) in held_out]
+    training = [s for s in speakers if copies.get(s, s) not in held_out]
+    validation = [s for s in speakers if copies.get(s, s) in held_out]
     return training, validation
 
 

@@ -4,14 +4,13 @@ They are a function of the feature set and the recipe's `validation.fraction`, s
 the speakers that a model never saw. Letters: U utterances, N trials.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from voxsrc.corpus import base_speaker
 from voxsrc.errors import CorpusError
 from voxsrc.feature_set.index import UtteranceIndex
 from voxsrc.metrics import cllr, equal_error_rate, error_rates
@@ -49,6 +48,7 @@ class HeldOutTrials:
         index: UtteranceIndex,
         speaker_ids: Iterable[str],
         *,
+        copies: Container[str],
         max_utterances: int = MAX_UTTERANCES,
         max_trials: int = MAX_TRIALS,
     ) -> Self:
@@ -56,7 +56,8 @@ class HeldOutTrials:
 
         Args:
             index: Utterances of the feature set.
-            speaker_ids: The held-out speakers; speed-perturbed copies among them are left out.
+            speaker_ids: The held-out speakers.
+            copies: Speed-perturbed copies (`voxsrc.corpus.speed_copies`), which are left out.
             max_utterances: At most so many utterances, chosen by hash.
             max_trials: At most so many target trials and as many non-target trials.
 
@@ -64,7 +65,7 @@ class HeldOutTrials:
             CorpusError: If their utterances make no trials of both kinds.
         """
         # Nobody in a trial speaks like a speed-perturbed copy.
-        wanted = sorted(name for name in set(speaker_ids) if base_speaker(name) == name)
+        wanted = sorted(name for name in set(speaker_ids) if name not in copies)
         found = np.flatnonzero(np.isin(np.array(index.speaker_ids, dtype=np.str_), wanted))
         order = RandomStream(_SEED, "validation_utterances").permutation(0, len(found))
         rows = found[np.sort(order[:max_utterances])]

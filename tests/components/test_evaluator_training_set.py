@@ -1,9 +1,15 @@
 """Models and training sets as they may be: without calibration, without strangers, with test speakers."""
 
+import hashlib
+import io
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from evaluations import Evaluations, Trained, job, speakers_of, with_training, write_trials
@@ -11,6 +17,7 @@ from evaluator.options import SCORINGS
 from training_runs import ANGLEPROTO, recipe_file, training_arguments, write_speakers
 from voxsrc.config import read_yaml, write_yaml
 from voxsrc.feature_set import FeatureSet
+from voxsrc.feature_set.manifest import INDEX_NAME, MANIFEST_NAME
 from voxsrc.models.stored import load_model
 
 
@@ -145,19 +152,55 @@ def test_another_training_set_than_the_models(
     assert "is not the feature set that the model says it was trained on" in metrics["warnings"][0]
 
 
+def with_names(trained: Trained, folder: Path, names: dict[str, str], speeds: list[str]) -> Trained:
+    """The same with other speakers' names in the training features, said to have copies at these speeds."""
+    folder.mkdir()
+    for file in Path(trained.train).iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    table = pq.read_table(folder / INDEX_NAME)
+    renamed = pa.array([names.get(name, name) for name in table["speaker_id"].to_pylist()])
+    buffer = io.BytesIO()
+    pq.write_table(
+        table.set_column(table.schema.get_field_index("speaker_id"), "speaker_id", renamed), buffer
+    )
+    content = buffer.getvalue()
+    (folder / INDEX_NAME).write_bytes(content)
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest["made_from"] = {"speeds": speeds}
+    manifest["index"] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    return replace(trained, train=str(folder))
+
+
 def test_speed_perturbed_copies_are_nobodys_voice(
     trained: Trained, evaluations: Evaluations, tmp_path: Path
 ) -> None:
-    seen, held_out = trained.sides
-    copies = {min(seen), min(held_out)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "evaluator.training_set.base_speaker", lambda name: f"{name} itself" if name in copies else name
+    names = {f"id{2 * n + 1:03d}": f"id{2 * n:03d}-sp0.9" for n in range(6)}
+    # Two people are called as copies at other speeds would be.
+    names |= {"id012": "anna-sp1", "id013": "anna-sp2"}
+    renamed = with_names(trained, tmp_path / "train", names, ["0.9"])
+    index = FeatureSet.open(renamed.train).index
+    speaker_of = dict(zip(index.utterance_ids, index.speaker_ids, strict=True))
+    people = {name for name in index.speaker_ids if not name.endswith("-sp0.9")}
+    seen, held_out = renamed.sides
+    assert min(len(people & seen), len(people & held_out)) > 1
+    tested = {name for name in sorted(people & seen) if f"{name}-sp0.9" in seen}
+    tested = {min(tested), max(tested)}
+    trials = write_trials(tmp_path / "trials", [name for name in speaker_of if speaker_of[name] in tested])
+
+    def used(*flags: str | Path | float) -> list[set[str]]:
+        evaluations.embedded.clear()
+        evaluations.metrics(
+            tmp_path / f"output{len(flags)}", *with_training(renamed, "--scoring", "as-norm", *flags)
         )
-        evaluations.metrics(tmp_path, *with_training(trained, "--scoring", "as-norm"))
-    _, cohort, calibration = evaluations.embedded
-    assert speakers_of(cohort[1]) == seen - copies
-    assert speakers_of(calibration[1]) == held_out - copies
+        return [{speaker_of[name] for name in ids} for _, ids in evaluations.embedded[1:]]
+
+    assert used() == [people & seen, people & held_out]
+    # The copies of test speakers, who are in no cohort, must not be taken for people either.
+    assert used("--features", renamed.train, "--trials", trials) == [
+        people & seen - tested,
+        people & held_out,
+    ]
 
 
 def test_a_cohort_does_without_utterances_too_short_for_the_model(

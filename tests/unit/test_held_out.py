@@ -29,7 +29,7 @@ def pairs_of(trials: HeldOutTrials) -> list[tuple[int, int]]:
 
 
 def test_trials_are_balanced_distinct_pairs_of_held_out_speakers_with_true_labels() -> None:
-    trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT)
+    trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT, copies={})
     assert trials.labels.sum() * 2 == len(trials.labels)
     pairs = pairs_of(trials)
     assert len({frozenset(pair) for pair in pairs}) == len(pairs)
@@ -41,30 +41,37 @@ def test_trials_are_balanced_distinct_pairs_of_held_out_speakers_with_true_label
 
 def test_they_are_the_same_each_time_and_whatever_the_order_of_speakers() -> None:
     index = index_of(SPEAKERS)
-    first, second = HeldOutTrials.of(index, HELD_OUT), HeldOutTrials.of(index, HELD_OUT[::-1])
+    first, second = (HeldOutTrials.of(index, speakers, copies={}) for speakers in (HELD_OUT, HELD_OUT[::-1]))
     assert pairs_of(first) == pairs_of(second)
 
 
 def test_speed_perturbed_copies_are_in_no_trial() -> None:
     with_copies = [*SPEAKERS, *(f"{speaker}-sp0.9" for speaker in SPEAKERS)]
-    copies = [f"{speaker}-sp0.9" for speaker in HELD_OUT]
-    trials = HeldOutTrials.of(index_of(with_copies), [*HELD_OUT, *copies])
+    copies = {f"{speaker}-sp0.9": speaker for speaker in HELD_OUT}
+    trials = HeldOutTrials.of(index_of(with_copies), [*HELD_OUT, *copies], copies=copies)
     assert set(trials.speaker_ids) == set(HELD_OUT)
 
 
+def test_people_whose_names_look_like_copies_are_in_trials() -> None:
+    people = [f"{speaker}-sp1" for speaker in SPEAKERS]
+    held_out = [f"{speaker}-sp1" for speaker in HELD_OUT]
+    trials = HeldOutTrials.of(index_of(people), held_out, copies={})
+    assert set(trials.speaker_ids) == set(held_out)
+
+
 def test_limits_hold() -> None:
-    trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT, max_utterances=12, max_trials=5)
+    trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT, copies={}, max_utterances=12, max_trials=5)
     assert len(trials.rows) == 12
     assert len(trials.labels) == 10
 
 
 def test_trials_of_one_kind_are_refused() -> None:
     with pytest.raises(CorpusError, match="of 1 speakers make no trials of both kinds"):
-        HeldOutTrials.of(index_of(SPEAKERS), ["id1"])
+        HeldOutTrials.of(index_of(SPEAKERS), ["id1"], copies={})
 
 
 def test_unusable_utterances_take_their_trials_with_them() -> None:
-    trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT)
+    trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT, copies={})
     usable = np.arange(len(trials.rows)) % 3 > 0
     kept = trials.among(usable)
     assert kept.rows.tolist() == trials.rows[usable].tolist()
@@ -76,7 +83,7 @@ def test_unusable_utterances_take_their_trials_with_them() -> None:
 
 
 def test_a_calibration_says_what_it_was_fitted_on() -> None:
-    trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT)
+    trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT, copies={})
     noise = np.random.default_rng(0).normal(0, 0.2, len(trials.labels))
     calibration = trials.calibration(trials.labels * 0.5 + noise, "cosine")
     assert calibration.well_ordered

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from voxsrc.corpus import base_speaker, split_speakers
+from voxsrc.corpus import speed_copies, split_speakers
 from voxsrc.embedding import Embeddings
 from voxsrc.embedding.embedder import Embedder
 from voxsrc.embedding.opening import open_for_embedding
@@ -25,12 +25,14 @@ class TrainingSet:
         features: All of them.
         cohort_speakers: Speakers that the training saw.
         held_out_speakers: Speakers that it did not see; empty if it held out nobody.
+        copies: Those of all that are speed-perturbed copies, each with the speaker that it copies.
         matches: Whether the model says that it was trained on exactly these features.
     """
 
     features: FeatureSet
     cohort_speakers: frozenset[str]
     held_out_speakers: frozenset[str]
+    copies: Mapping[str, str]
     matches: bool
 
     @classmethod
@@ -39,7 +41,7 @@ class TrainingSet:
 
         Raises:
             ConfigError: If there is no such device.
-            FeatureSetError: If it was made with another spec than the model's.
+            FeatureSetError: If it was made with another spec than the model's, or its manifest is damaged.
             NotFoundError: If there is no finished set.
         """
         features = open_for_embedding(uri, device, spec=model.description.spec)
@@ -51,12 +53,13 @@ class TrainingSet:
                 "tell which speakers of --train-features it never saw; leave --train-features out"
             )
         speakers = sorted(set(features.index.speaker_ids))
+        copies = speed_copies(speakers, features.manifest.made_from)
         held_out: list[str] = []
         if fraction > 0:
-            speakers, held_out = split_speakers(speakers, validation_fraction=fraction)
+            speakers, held_out = split_speakers(speakers, copies=copies, validation_fraction=fraction)
         trained_on = model.description.provenance.get("features_sha256")
         matches = trained_on == features.manifest.content_sha256
-        return cls(features, frozenset(speakers), frozenset(held_out), matches)
+        return cls(features, frozenset(speakers), frozenset(held_out), copies, matches)
 
     def without(self, speaker_ids: Set[str]) -> "TrainingSet":
         """Uses none of these speakers, say those of the trials, who are to be strangers to the scoring."""
@@ -81,7 +84,7 @@ class TrainingSet:
         index = self.features.index
         by_speaker: defaultdict[str, list[str]] = defaultdict(list)
         for utterance_id, speaker_id in zip(index.utterance_ids, index.speaker_ids, strict=True):
-            if speaker_id in self.cohort_speakers and base_speaker(speaker_id) == speaker_id:
+            if speaker_id in self.cohort_speakers and speaker_id not in self.copies:
                 by_speaker[speaker_id].append(utterance_id)
         chosen = {
             utterance_id: speaker_id
@@ -106,8 +109,7 @@ class TrainingSet:
         if not self.held_out_speakers:
             return None
         index = self.features.index
-        originals = [name for name in self.held_out_speakers if base_speaker(name) == name]
-        trials = HeldOutTrials.of(index, originals)
+        trials = HeldOutTrials.of(index, self.held_out_speakers, copies=self.copies)
         counts = index.num_frames[trials.rows].tolist()
         trials = trials.among(np.array([not embedder.length_problem(count) for count in counts]))
         return embedder.embed_set(self.features, [index.utterance_ids[row] for row in trials.rows]), trials

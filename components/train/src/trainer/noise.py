@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trainer.data import DeviceFeatures
 from trainer.placement import DataConfig
 from trainer.utterances import TrainingUtterances, crop_offsets
-from voxsrc.corpus import base_speaker
+from voxsrc.corpus import speed_copies
 from voxsrc.errors import ConfigError, FeatureSetError
 from voxsrc.features import FbankSpec
 from voxsrc.randomness import integers_below
@@ -125,8 +125,9 @@ class Babble:
         self._num_voices = num_voices
         self.max_voices = num_voices[1]
         self.num_uniforms = 1 + 2 * self.max_voices
+        copies = speed_copies(utterances.speaker_ids, features.manifest.made_from)
         names, self._person_of_label = np.unique(
-            [base_speaker(speaker) for speaker in utterances.speaker_ids], return_inverse=True
+            [copies.get(speaker, speaker) for speaker in utterances.speaker_ids], return_inverse=True
         )
         if len(names) < 2:
             raise ConfigError(

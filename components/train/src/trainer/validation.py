@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.data import DeviceFeatures
+from voxsrc.corpus import speed_copies
 from voxsrc.errors import ConfigError
 from voxsrc.held_out import MAX_TRIALS, MAX_UTTERANCES, HeldOutTrials
 from voxsrc.metrics import equal_error_rate, error_rates
@@ -77,7 +78,11 @@ class Validation:
         self._batch_size = batch_size
         index = features.index
         self.trials = HeldOutTrials.of(
-            index, speaker_ids, max_utterances=config.max_utterances, max_trials=config.max_trials
+            index,
+            speaker_ids,
+            copies=speed_copies(index.speaker_ids, features.manifest.made_from),
+            max_utterances=config.max_utterances,
+            max_trials=config.max_trials,
         )
         self._rows = self.trials.rows
         middle = np.maximum(index.num_frames[self._rows] - config.crop_frames, 0) // 2
