@@ -1,6 +1,5 @@
 """Feature sets for embedding: large batches for a GPU, no cache file without one."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 import torch
 
 from feature_sets import make_feature_set
-from tiny_models import make_model, one_thread
 from voxsrc.embedding.embedder import Embedder
 from voxsrc.embedding.opening import open_for_embedding
 from voxsrc.errors import ConfigError, FeatureSetError, NotFoundError, StorageError
@@ -33,12 +31,6 @@ def set_uri(tmp_path: Path, cache: Path) -> str:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU as far as opening a set goes."""
     monkeypatch.setattr("voxsrc.embedding.opening.chosen_device", lambda name: torch.device("cuda"))
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Iterator[StoredModel]:
-    with one_thread():
-        yield make_model(tmp_path / "model")
 
 
 def shapes_of_batches(model: StoredModel, features: FeatureSet) -> list[tuple[int, int]]:
@@ -75,7 +67,7 @@ def test_a_disk_without_room_is_done_without(
     def full(*_: object) -> np.ndarray:
         raise error
 
-    monkeypatch.setattr(FeatureSet, "_write_cache", full)
+    monkeypatch.setattr(FeatureSet, "_mapped", full)
     assert open_for_embedding(set_uri, "cuda").mode == "by_shard"
     [record] = caplog.records
     assert record.getMessage().startswith(f"{error}; its utterances are embedded shard by shard")

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
@@ -156,6 +157,56 @@ def test_a_write_through_a_link_replaces_its_target(tmp_path: Path) -> None:
     storage.write_bytes(str(tmp_path / "link"), b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("kind", ["named pipe", "socket", "character device"])
+def test_what_is_no_regular_file_is_neither_replaced_nor_written_to(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "special"
+    listener = socket.socket(socket.AF_UNIX)
+    controller, terminal = os.openpty()
+    if kind == "named pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        listener.bind(str(path))
+    else:
+        # No file can be made beside a terminal, so that not even a broken check would do harm.
+        path.symlink_to(os.ttyname(terminal))
+    (tmp_path / "source").write_bytes(b"x")
+    before = path.stat()
+    for write in (
+        lambda: storage.write_bytes(str(path), b"x"),
+        lambda: storage.download(str(tmp_path / "source"), str(path)),
+        lambda: storage.write_bytes(str(path), b"x", if_generation_match=0),
+    ):
+        with pytest.raises(StorageError, match=f"special: cannot write: it is a {kind}; expected a file"):
+            write()
+    after = path.stat()
+    assert (after.st_mode, after.st_ino, after.st_rdev) == (before.st_mode, before.st_ino, before.st_rdev)
+    assert entries(tmp_path) == ["source", "special"]
+    listener.close()
+    os.close(controller)
+    os.close(terminal)
+
+
+@pytest.mark.parametrize("form", ["/dev/fd/{}", "/proc/self/fd/{}", "/proc/{pid}/fd/{}", "{tmp}/link"])
+def test_an_open_file_of_a_process_is_not_replaced(tmp_path: Path, form: str) -> None:
+    with (tmp_path / "redirected").open("wb") as output:
+        path = form.format(output.fileno(), pid=os.getpid(), tmp=tmp_path)
+        (tmp_path / "link").symlink_to(f"/dev/fd/{output.fileno()}")
+        with pytest.raises(StorageError, match=r"cannot write: it leads to /proc/.*open file of a process"):
+            storage.write_bytes(path, b"x")
+        output.write(b"said")
+    assert (tmp_path / "redirected").read_bytes() == b"said"
+    (tmp_path / "link").unlink()
+    assert entries(tmp_path) == ["redirected"]
+
+
+def test_links_in_a_circle_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(StorageError, match="a: cannot write"):
+        storage.write_bytes(str(tmp_path / "a"), b"x")
+    assert entries(tmp_path) == ["a", "b"]
 
 
 def test_new_files_have_the_mode_that_the_umask_gives(tmp_path: Path) -> None:

@@ -6,19 +6,18 @@ Letters: N utterances, B crops, T frames, F mel bands.
 import hashlib
 import mmap
 import os
-import shutil
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voxsrc import storage
-from voxsrc.errors import ConfigError, FeatureSetError, StorageError
+from voxsrc.errors import ConfigError, FeatureSetError
+from voxsrc.feature_set.cache import open_decoded
 from voxsrc.feature_set.encoding import Float32Array, Uint8Array
 from voxsrc.feature_set.index import UtteranceIndex, index_from_parquet
 from voxsrc.feature_set.manifest import Manifest, StoredFile, read_manifest
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 Mode = Literal["by_shard", "ram", "mmap"]
 
 _SHARDS_KEPT = 4
-_CACHE_ENV = "VOXSRC_CACHE"
 # So many crops at a time pass from bytes to floats: their 1 MB stays in the L2 cache between the steps.
 _CROPS_AT_A_TIME = 16
 
@@ -77,8 +75,8 @@ class FeatureSet:
         Args:
             uri: The set's folder.
             mode: `by_shard` decodes a shard when an utterance of it is read and keeps the last four;
-                `ram` decodes all frames into memory; `mmap` decodes them once into a cache file, and
-                from then on maps that file without reading it.
+                `ram` decodes all frames into memory; `mmap` decodes them once into a cache file, which
+                all processes of the machine share, and from then on maps it without reading it.
             spec: If given, the set must have been made with this spec.
             cache_dir: Folder of cache files for `mmap`; by default $VOXSRC_CACHE, else ~/.cache/voxsrc.
             num_threads: Threads that decode; by default one a core.
@@ -86,7 +84,7 @@ class FeatureSet:
         Raises:
             NotFoundError: If there is no finished set.
             FeatureSetError: If it is damaged, or made with another spec.
-            StorageError: If it cannot be read, or the disk has no room for the cache file.
+            StorageError: If it cannot be read, or the cache file cannot be made.
         """
         if mode not in ("by_shard", "ram", "mmap"):
             raise ConfigError(f"mode {mode!r}; expected by_shard, ram or mmap")
@@ -277,33 +275,16 @@ class FeatureSet:
                     future.cancel()
 
     def _mapped(self, cache_dir: str | None, num_threads: int) -> Uint8Array:
-        folder = Path(cache_dir or os.environ.get(_CACHE_ENV) or Path.home() / ".cache" / "voxsrc")
-        num_bytes = self.shape[0] * self.shape[1]
-        cached = folder / f"{hashlib.sha256(self.manifest.to_json()).hexdigest()[:20]}.u8"
-        if num_bytes == 0:
+        if 0 in self.shape:
             return np.empty(self.shape, np.uint8)
-        if not (cached.exists() and cached.stat().st_size == num_bytes):
-            self._write_cache(cached, num_bytes, num_threads)
         # It stays open for `read_ahead`: advice by the mapping's addresses takes twice the time.
-        self._cache_file = cached.open("rb")
+        self._cache_file = open_decoded(
+            self.manifest.to_json(), self.shape, lambda out: self._decode_all(out, num_threads), cache_dir
+        )
         mapping = mmap.mmap(self._cache_file.fileno(), 0, access=mmap.ACCESS_READ)
         # Without the advice the kernel reads a megabyte around each 8 kB crop.
         mapping.madvise(mmap.MADV_RANDOM)
         return np.frombuffer(mapping, np.uint8).reshape(self.shape)
-
-    def _write_cache(self, cached: Path, num_bytes: int, num_threads: int) -> None:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(cached.parent).free
-        if free < num_bytes:
-            raise StorageError(
-                f"{cached.parent} has {free / 1e9:.1f} GB free, the decoded set needs {num_bytes / 1e9:.1f}; "
-                f"set ${_CACHE_ENV} to a folder on a larger disk, or open the set with mode='ram'"
-            )
-        with storage.atomic_writer(str(cached)) as file:
-            file.truncate(num_bytes)
-            frames = np.memmap(file, np.uint8, mode="r+", shape=self.shape)
-            self._decode_all(frames, num_threads)
-            frames.flush()
 
 
 def read_verified(set_uri: str, stored: StoredFile) -> bytes:

@@ -20,11 +20,13 @@ from typing import BinaryIO
 
 from voxsrc.errors import NotFoundError, PermissionDeniedError, PreconditionFailedError, StorageError
 from voxsrc.storage.backend import TEMP_PREFIX, Backend, Data, ObjectInfo
+from voxsrc.storage.target import target_of
 from voxsrc.storage.uri import local_path
 
 COPY_BYTES = 4 << 20
 
-_LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+# Error numbers of `flock` on a file system that has no locks.
+LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def _folder_lock(folder: Path, *, required: bool) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
-            if error.errno not in _LOCKS_UNSUPPORTED:
+            if error.errno not in LOCKS_UNSUPPORTED:
                 raise
             if required:
                 raise StorageError(
@@ -93,19 +95,20 @@ def _claim_temp(folder: Path) -> tuple[int, Path]:
             continue
         except OSError as error:
             os.close(descriptor)
-            if error.errno not in _LOCKS_UNSUPPORTED:
+            if error.errno not in LOCKS_UNSUPPORTED:
                 raise
             path.unlink()
             path = folder / f"{TEMP_PREFIX}{os.urandom(8).hex()}"
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), path
         # Between our open and our lock the last owner may have renamed this very file to its target.
-        if _is_at(descriptor, path):
+        if is_at(descriptor, path):
             os.ftruncate(descriptor, 0)
             return descriptor, path
         os.close(descriptor)
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file still lies at `path`, neither removed nor renamed nor replaced."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
@@ -147,8 +150,8 @@ def replacing(
     path: str, if_generation_match: int | None = None
 ) -> Iterator[tuple[BinaryIO, list[ObjectInfo]]]:
     """Yields a file to fill, and a list that receives the ObjectInfo once it has replaced `path`."""
-    target = Path(os.path.realpath(local_path(path)))  # a link at `path` stays a link
     with translated(path, "write"):
+        target = target_of(local_path(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temp = _claim_temp(target.parent)
     written: list[ObjectInfo] = []
@@ -167,7 +170,7 @@ def replacing(
                 os.fsync(descriptor)
                 info = _publish(descriptor, temp, target, if_generation_match)
         except BaseException:
-            if _is_at(descriptor, temp):  # once renamed, the slot may be another writer's
+            if is_at(descriptor, temp):  # once renamed, the slot may be another writer's
                 temp.unlink()
             raise
         written.append(ObjectInfo(path, info.size, info.generation, None))
@@ -179,7 +182,8 @@ def replacing(
 def atomic_writer(path: str) -> Iterator[BinaryIO]:
     """A local file to write to; it replaces `path` at the end of the `with`, whole and synced to disk.
 
-    Parent folders are created. If the block raises, `path` is as before and nothing is left behind.
+    Parent folders are created. If the block raises, `path` is as before and nothing is left behind. What is
+    there and is no regular file (/dev/null, a named pipe) is refused: see `target_of`.
     """
     with replacing(path) as (file, _):
         yield file

@@ -1,24 +1,21 @@
 """Downloads official files so that a kill at any instant costs nothing, and checks their MD5.
 
 Beside a verified file `NAME` lies `NAME.md5` (in md5sum's form), by which a later run knows it without
-hashing it again; an unfinished one is `NAME.partial`. Nothing unverified is ever named `NAME`. To a bucket,
-each file goes through a local staging folder. Parts stay parts: who reads audio takes them as one archive.
+hashing it again; an unfinished one is `NAME.partial`, and `NAME.partial.anew` while all of it is fetched a
+second time (see `voxceleb_data.assembly`). Nothing unverified is ever named `NAME`. To a bucket, each file
+goes through a local staging folder. Parts stay parts: who reads audio takes them as one archive.
 """
 
-import fcntl
 import hashlib
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
 
-from tqdm import tqdm
-
+from voxceleb_data.assembly import Assembly, chunks_of, progress_bar
 from voxceleb_data.official import OfficialFile
-from voxceleb_data.origins import CHUNK_BYTES, BrokenTransferError, Origin
+from voxceleb_data.origins import BrokenTransferError, Origin
 from voxsrc import storage
 from voxsrc.errors import ConfigError, StorageError
 
@@ -65,8 +62,8 @@ class Transfer:
             How many were fetched; the others were there.
 
         Raises:
-            StorageError: If the disk has no room, the origin fails for long, or a sum is wrong (the message
-                names both sums, and the wrong bytes are gone).
+            StorageError: If the disk has no room, the origin fails for long, or sends something else (a page
+                that asks to log in, a wrong MD5): then what was here before is kept.
         """
         for file in files:
             if self.origin.address(file.name) == storage.join(self.output, file.name):
@@ -98,8 +95,12 @@ class Transfer:
         if storage.is_remote(self.output):
             storage.delete(uri)
         else:
+            wrong, partial = Path(uri), self._partial(file)
             # Perhaps it only ends too early: then the rest is enough.
-            Path(uri).replace(self._partial(file))
+            if _size(wrong) > _size(partial):
+                wrong.replace(partial)
+            else:
+                wrong.unlink()
         return False
 
     def _size_at_origin(self, file: OfficialFile) -> int | None:
@@ -120,16 +121,18 @@ class Transfer:
             if num_bytes is not None
         ]
         # To a bucket, only one file at a time lies here.
-        needed = max(remaining, default=0) if storage.is_remote(self.output) else sum(remaining)
-        free = shutil.disk_usage(self.folder).free
-        if needed > free:
-            remedy = "--staging" if storage.is_remote(self.output) else "--output"
-            raise StorageError(
-                f"{self.folder} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are needed; "
-                f"make room or choose another {remedy}"
-            )
+        self._require_room(max(remaining, default=0) if storage.is_remote(self.output) else sum(remaining))
         if len(remaining) < len(sizes):
             self.report("the server does not tell every size: whether the disk has room is not known")
+
+    def _require_room(self, needed: int, further_remedy: str = "") -> None:
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            option = "--staging" if storage.is_remote(self.output) else "--output"
+            raise StorageError(
+                f"{self.folder} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are needed; "
+                f"make room{further_remedy} or choose another {option}"
+            )
 
     def _fetch(self, file: OfficialFile, num_bytes: int | None) -> None:
         if not self._is_staged(file):
@@ -141,65 +144,18 @@ class Transfer:
             self._path(file).unlink()
 
     def _fetch_to_folder(self, file: OfficialFile, num_bytes: int | None) -> None:
-        partial = self._partial(file)
-        with partial.open("a+b") as assembled:
-            try:
-                fcntl.flock(assembled, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StorageError(f"{partial} is being written by another download; wait for it") from None
-            begun = _size(partial)
-            found = self._assemble(file, assembled, num_bytes)
-            if begun and found != file.md5:
-                self.report(f"{file.name}: what was here was damaged (MD5 {found}); fetching all of it")
-                assembled.truncate(0)
-                found = self._assemble(file, assembled, num_bytes)
-            if found != file.md5:
-                partial.unlink()
-                raise StorageError(
-                    f"{self.origin.address(file.name)}: MD5 {found}, expected {file.md5}; the bytes were "
-                    "removed. Run again; if it stays so, the source is damaged or asks you to log in"
-                )
-            assembled.flush()
-            os.fsync(assembled.fileno())
-            partial.replace(self._path(file))
+        assembly = Assembly(
+            self.origin,
+            file,
+            self._partial(file),
+            num_bytes,
+            self._pause_after,
+            self._require_room,
+            self.report,
+            self.show_progress,
+        )
+        assembly.fetch(self._path(file))
         _record(str(self.folder), file)
-
-    def _assemble(self, file: OfficialFile, assembled: BinaryIO, num_bytes: int | None) -> str:
-        """Appends what is missing to the partial file and returns the whole's MD5."""
-        if num_bytes is None or os.fstat(assembled.fileno()).st_size > num_bytes:
-            assembled.truncate(0)
-        digest = hashlib.md5(usedforsecurity=False)
-        assembled.seek(0)
-        for chunk in _chunks(assembled):
-            digest.update(chunk)
-        position = assembled.tell()
-        failures = 0
-        with _bar(file.name, num_bytes, self.show_progress, initial=position) as bar:
-            while num_bytes is None or position < num_bytes:
-                try:
-                    stream = self.origin.open(file.name, position)
-                    if stream.offset != position:
-                        assembled.truncate(0)
-                        digest = hashlib.md5(usedforsecurity=False)
-                        position = 0
-                        bar.reset(num_bytes)
-                    for chunk in stream.chunks:
-                        assembled.write(chunk)
-                        digest.update(chunk)
-                        position += len(chunk)
-                        failures = 0
-                        bar.update(len(chunk))
-                    if num_bytes is None:
-                        break
-                    if position < num_bytes:
-                        raise BrokenTransferError(
-                            f"{self.origin.address(file.name)} ended at byte {position:,}"
-                        )
-                except BrokenTransferError as error:
-                    failures += 1
-                    assembled.flush()
-                    self._pause_after(failures, error)
-        return digest.hexdigest()
 
     def _pause_after(self, failures: int, error: BrokenTransferError) -> None:
         """Waits before the next attempt, or gives up."""
@@ -232,8 +188,11 @@ def md5_of(uri: str, *, show_progress: bool | None = None) -> str:
     """MD5 of a local file or an object, in hexadecimal."""
     digest = hashlib.md5(usedforsecurity=False)
     label = f"MD5 of {storage.name(uri)}"
-    with storage.open_binary(uri) as opened, _bar(label, storage.stat(uri).size, show_progress) as bar:
-        for chunk in _chunks(opened):
+    with (
+        storage.open_binary(uri) as opened,
+        progress_bar(label, storage.stat(uri).size, show_progress) as bar,
+    ):
+        for chunk in chunks_of(opened):
             digest.update(chunk)
             bar.update(len(chunk))
     return digest.hexdigest()
@@ -249,21 +208,5 @@ def _record(folder: str, file: OfficialFile) -> None:
     storage.write_bytes(storage.join(folder, f"{file.name}{_RECORD}"), line.encode())
 
 
-def _chunks(opened: BinaryIO) -> Iterator[bytes]:
-    while chunk := opened.read(CHUNK_BYTES):
-        yield chunk
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _bar(label: str, total: int | None, show: bool | None, *, initial: int = 0) -> "tqdm[NoReturn]":
-    return tqdm(
-        desc=label,
-        total=total,
-        initial=initial,
-        unit="B",
-        unit_scale=True,
-        disable=None if show is None else not show,
-    )
