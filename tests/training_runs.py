@@ -1,30 +1,21 @@
-"""Small trainings for tests: feature sets of artificial speakers, recipes, and runs that end by a signal.
+"""Small trainings for tests: feature sets of artificial speakers, recipes, and runs that end by a signal."""
 
-A server process imports everything once and forks a child for each process of a run, so that a kill costs no
-more than the run itself.
-"""
-
-import contextlib
 import copy
 import hashlib
 import importlib
-import json
 import os
 import random
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import numpy as np
 
+from forked import Ended, ForkServer, Request, kill_at_operation, serve
 from voxsrc import storage
 from voxsrc.config import write_yaml
 from voxsrc.feature_set import Encoding, Manifest
@@ -33,10 +24,7 @@ from voxsrc.feature_set.manifest import INDEX_NAME, MANIFEST_NAME, StoredFile, S
 from voxsrc.feature_set.shard import ShardWriter
 from voxsrc.features import FbankSpec
 
-_LONGEST_RUN_S = 120.0
 _MOST_OPERATIONS = 250  # some steps' worth
-# What reading and writing are made of, as Python's audit events name it; each is preceded by one.
-_OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.utime", "http.client.send"}
 
 _TINY_ENCODER = {
     "name": "ResNet_mini",
@@ -193,58 +181,21 @@ class Result:
         )
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a run ended.
-
-    Attributes:
-        codes: Exit code of each process, negative the signal that killed it.
-        seconds: How long it took.
-        text: What it printed, on standard output and standard error.
-    """
-
-    codes: list[int]
-    seconds: float
-    text: str
-
-    @property
-    def killed(self) -> bool:
-        """Whether it was killed before its end."""
-        return -signal.SIGKILL in self.codes
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether all processes did."""
-        return not any(self.codes)
-
-
-class Trainings:
+class Trainings(ForkServer):
     """Runs `trainer` in child processes. Use as a context manager."""
 
-    def __enter__(self) -> Self:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self._server = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.communicate()
+    def __init__(self) -> None:
+        super().__init__(__file__, {"OMP_NUM_THREADS": "1"})
 
     def run(
         self,
         arguments: Sequence[str],
         *,
         processes: int = 1,
-        kill_after_s: float = _LONGEST_RUN_S,
+        kill_after_s: float | None = None,
         kill_at_operation: int = 0,
         signal_at_call: tuple[str, int, int] | None = None,
+        await_saves: bool = False,
         program: str = "trainer.cli",
         constants: Mapping[str, Any] | None = None,
     ) -> Ended:
@@ -253,28 +204,27 @@ class Trainings:
         Args:
             arguments: Of the command; those of `training_arguments`, say.
             processes: World size.
-            kill_after_s: Seconds until SIGKILL.
+            kill_after_s: Seconds until SIGKILL; None lets it run to its end.
             kill_at_operation: 1 kills before the first operation on a file or a bucket, and so on.
             signal_at_call: `module:name.name`, the number of a call from 1, and a signal that the process
                 sends to itself before it carries out this call.
+            await_saves: Each step's save ends before the next step begins, so that a slow disk or a busy
+                machine decides nothing: neither which steps are saved nor what a call's number means.
             program: Module whose `main` is run.
             constants: By `module:NAME`, values that constants have in this run.
         """
-        assert self._server.stdin
-        assert self._server.stdout
         request = {
             "arguments": list(arguments),
             "processes": processes,
-            "kill_after_s": kill_after_s,
             "kill_at_operation": kill_at_operation,
             "signal_at_call": signal_at_call,
+            "await_saves": await_saves,
             "program": program,
             "constants": dict(constants or {}),
             "emulator": os.environ.get("STORAGE_EMULATOR_HOST"),
+            "meeting": str(Path(self.folder) / uuid.uuid4().hex),
         }
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return Ended(**json.loads(self._server.stdout.readline()))
+        return self.fork(request, processes=processes, kill_after_s=kill_after_s)
 
     def run_killed(self, arguments: Sequence[str], chance: random.Random, longest_s: float) -> Ended:
         """Runs until a random instant or the end; instants are of time, or of reading and writing."""
@@ -289,92 +239,44 @@ def training_arguments(recipe: str, features: str | Path, output: str | Path, *m
     return [*where, "--set", "checkpoint_interval_s=0", *more]
 
 
-def _serve() -> None:
-    for module in ("torch._dynamo", "torch.utils.tensorboard", "trainer.finishing", "google.cloud.storage"):
-        importlib.import_module(module)
-    from trainer.history import draw_curves
-
-    with TemporaryDirectory() as folder:  # the first plot looks for fonts
-        draw_curves(folder, [])
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    for line in sys.stdin:
-        print(json.dumps(_perform(json.loads(line))), flush=True)
-
-
-def _perform(request: dict[str, Any]) -> dict[str, Any]:
-    began = time.monotonic()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = os.memfd_create("log")
-    children = []
-    for rank in range(request["processes"]):
-        if not (child := os.fork()):
-            _train(request, rank, port, log)
-        children.append(child)
-    codes: dict[int, int] = {}
-    while len(codes) < len(children):
-        left_s = began + request["kill_after_s"] - time.monotonic()
-        if left_s <= 0 or signal.sigtimedwait({signal.SIGCHLD}, left_s) is None:
-            for child in children:
-                if child not in codes:
-                    os.kill(child, signal.SIGKILL)
-        for child in children:
-            if child not in codes and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                codes[child] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    with os.fdopen(log, "rb") as file:
-        file.seek(0)
-        text = file.read().decode()
-    return {
-        "codes": [codes[child] for child in children],
-        "seconds": time.monotonic() - began,
-        "text": text,
-    }
-
-
-def _train(request: dict[str, Any], rank: int, port: int, log: int) -> NoReturn:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-    for descriptor in (1, 2):
-        os.dup2(log, descriptor)
+def _train(request: Request, rank: int) -> int:
     if request["emulator"]:
         os.environ["STORAGE_EMULATOR_HOST"] = request["emulator"]
     if request["processes"] > 1:
-        os.environ |= {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(request["processes"]),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-    # SIGKILL takes nothing from what the kernel has already; only a power failure would.
-    os.fsync = lambda fd: None
-    main = importlib.import_module(request["program"]).main
+        _meet(request["meeting"], rank, request["processes"])
+    main: Callable[[list[str]], int] = importlib.import_module(request["program"]).main
     for place, value in request["constants"].items():
         module, _, name = place.partition(":")
         setattr(importlib.import_module(module), name, value)
+    if request["await_saves"]:
+        _await_saves()
     if request["kill_at_operation"]:
-        _kill_at_operation(request["kill_at_operation"])
+        kill_at_operation(request["kill_at_operation"])
     if request["signal_at_call"] and rank == 0:
         _signal_at_call(*request["signal_at_call"])
-    code = 70
-    with contextlib.suppress(SystemExit):
-        code = main(request["arguments"])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    return main(request["arguments"])
 
 
-def _kill_at_operation(number: int) -> None:
-    seen = 0
+def _meet(path: str, rank: int, size: int) -> None:
+    """The processes find each other by a file: a port that is free now may be taken when they listen."""
+    import torch.distributed as dist
 
-    def count(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
-        if event in _OPERATIONS:
-            seen += 1
-            if seen == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    join = dist.init_process_group
+    dist.init_process_group = partial(join, init_method=f"file://{path}", rank=rank, world_size=size)
 
-    sys.addaudithook(count)
+
+def _await_saves() -> None:
+    from trainer.checkpoint.saver import AsyncSaver
+
+    submit = AsyncSaver.submit
+
+    def submit_and_wait(self: AsyncSaver, *arguments: Any, **options: Any) -> float:
+        copy_s = submit(self, *arguments, **options)
+        self.wait()
+        return copy_s
+
+    setattr(AsyncSaver, "submit", submit_and_wait)  # noqa: B010
 
 
 def _signal_at_call(place: str, number: int, signal_number: int) -> None:
@@ -396,4 +298,10 @@ def _signal_at_call(place: str, number: int, signal_number: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    for module in ("torch._dynamo", "torch.utils.tensorboard", "trainer.finishing", "google.cloud.storage"):
+        importlib.import_module(module)
+    from trainer.history import draw_curves
+
+    with TemporaryDirectory() as folder:  # the first plot looks for fonts
+        draw_curves(folder, [])
+    serve(_train)

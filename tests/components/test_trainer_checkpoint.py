@@ -162,7 +162,7 @@ trees = st.recursive(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.dictionaries(st.text(max_size=4), trees, max_size=4))
 def test_round_trip_of_any_tree(state: State) -> None:
     content = file_bytes(state)
@@ -303,7 +303,7 @@ def test_saves_loads_and_keeps_the_last_and_the_best(output: str) -> None:
             entry = store.save(step, state_of(step), metric=metric)
             assert checkpoint_files(store) == {kept.name for kept in store.entries}
         assert steps(store) == [5, 4, 2]
-        assert entry.name == f"step-000000005-{entry.sha256[:12]}.safetensors"
+        assert entry.name == f"step-000000005-{entry.sha256[:12]}.checkpoint.safetensors"
         assert storage.stat(storage.join(store.folder_uri, entry.name)).size == entry.bytes
         best = store.load(best=True)
         assert best is not None

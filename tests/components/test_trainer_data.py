@@ -1,7 +1,6 @@
 """Crops on the device are the feature set's values, wherever the frames are held."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +21,6 @@ from voxsrc.features import FbankSpec
 
 LENGTHS = [[30, 200, 77], [1, 450, 120], [98, 260, 310, 205]]
 GB = 10**9
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Operations this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +49,10 @@ def looped(stored: FeatureSet, row: int, offset: int, num_frames: int) -> np.nda
     return np.take(utterance, np.arange(offset, offset + num_frames), axis=0, mode="wrap")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data(), num_frames=st.sampled_from([1, 7, 60, 200, 500, 2500]))
 def test_crops_are_the_stored_values_and_loop_within_their_utterance(
     features: DeviceFeatures, stored: FeatureSet, data: st.DataObject, num_frames: int

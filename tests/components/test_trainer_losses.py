@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,15 +33,6 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("triplet", {"margin": 0.5, "mining": "semi_hard"}),
 ]
 each_loss = pytest.mark.parametrize(("name", "options"), CASES, ids=lambda value: str(value))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices of five columns gain nothing from threads, and on a busy machine lose much."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def built(name: str, options: dict[str, Any]) -> SpeakerLoss:

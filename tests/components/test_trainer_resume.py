@@ -44,7 +44,7 @@ PLACES = [
     ("torch.nn.utils:clip_grad_norm_", 1),  # between backward and update
     ("trainer.validation:Validation.equal_error_rate", 2),
     ("trainer.validation:Validation.equal_error_rate", 2),
-    ("trainer.training:draw_curves", 1),
+    ("trainer.run:draw_curves", 1),
     ("trainer.finishing:write_outputs", 1),
     ("trainer.finishing:save_model", 1),
     ("voxsrc.models.stored:write_yaml", 1),  # between weights and description
@@ -108,7 +108,10 @@ def test_the_cases_are_what_they_should_be(cases: dict[str, Case]) -> None:
     assert b"stopped_early: false" in rich.description
 
 
-@pytest.mark.parametrize(("name", "where"), [("angleproto", "folder"), ("aam", "folder"), ("aam", "bucket")])
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [("angleproto", "folder"), ("aam", "folder"), ("aam", "bucket"), ("stops early", "folder")],
+)
 def test_killed_at_random_instants(
     trainings: Trainings,
     cases: dict[str, Case],
@@ -140,7 +143,9 @@ def test_killed_at_each_of_the_places_that_matter(
 ) -> None:
     case, output = cases["aam"], tmp_path / "run"
     for place, call in PLACES:
-        ended = trainings.run(case.arguments(output), signal_at_call=(place, call, signal.SIGKILL))
+        ended = trainings.run(
+            case.arguments(output), signal_at_call=(place, call, signal.SIGKILL), await_saves=True
+        )
         assert ended.killed, f"{place} was not reached: {ended.text}"
     assert trainings.run(case.arguments(output)).succeeded
     assert Result.of(output) == case.result
@@ -175,10 +180,11 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(
 ) -> None:
     case, output = cases["aam"], tmp_path / "run"
     place = ("trainer.training:Training._loss", 14, signal.SIGKILL)
-    assert trainings.run(case.arguments(output), signal_at_call=place).killed
-    # Those that the pointer names: a file that the kill left before it was published is none.
-    entries = sorted(CheckpointStore(str(output)).entries, key=lambda entry: entry.step)[-2:]
-    older, newest = (output / "checkpoints" / entry.name for entry in entries)
+    assert trainings.run(case.arguments(output), signal_at_call=place, await_saves=True).killed
+    entries = {entry.step: entry.name for entry in CheckpointStore(str(output)).entries}
+    assert max(entries) == 13
+    newest = output / "checkpoints" / entries[13]
+    assert 12 in entries
     content = newest.read_bytes()
     if damage == "flipped":
         newest.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
@@ -188,9 +194,8 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(
         newest.unlink()
     ended = trainings.run(case.arguments(output))
     assert ended.succeeded, ended.text
-    step = int(older.name.split("-")[1])
     assert f"checkpoint {newest.name} is damaged" in ended.text
-    assert f"continuing from step {step}" in ended.text
+    assert "continuing from step 12" in ended.text
     assert Result.of(output) == case.result
 
 
@@ -217,7 +222,7 @@ def test_the_history_comes_from_the_checkpoint(
     case, output = cases["angleproto"], tmp_path / "run"
     for content in (None, b'{"step": 5, "loss": 0.0}\n', b"of an earlier writer that came back\n" * 9):
         place = ("trainer.training:Training._loss", 6, signal.SIGKILL)
-        assert trainings.run(case.arguments(output), signal_at_call=place).killed
+        assert trainings.run(case.arguments(output), signal_at_call=place, await_saves=True).killed
         history = output / "history.jsonl"
         history.unlink(missing_ok=True) if content is None else history.write_bytes(content)
     assert trainings.run(case.arguments(output)).succeeded
@@ -229,20 +234,17 @@ def test_each_process_records_what_it_took(
 ) -> None:
     case, output = cases["aam"], tmp_path / "run"
     place = ("trainer.training:Training._loss", 10, signal.SIGKILL)
-    assert trainings.run(case.arguments(output), signal_at_call=place).killed
-    assert trainings.run(case.arguments(output)).succeeded
+    assert trainings.run(case.arguments(output), signal_at_call=place, await_saves=True).killed
+    assert trainings.run(case.arguments(output), await_saves=True).succeeded
     timings = read_timings(str(output))
     first, second = timings.attempts
     assert timings.num_steps == 18 + 6
     assert timings.num_frames == 6 * (18 * 20 + 6 * 30)
     assert (first.device, first.num_processes, first.finished, second.finished) == ("cpu", 1, False, True)
-    assert first.first_step == 0
-    assert 1 <= second.first_step <= 9
-    assert 1 <= first.num_steps <= 8  # the first step is counted apart
-    assert second.num_steps == 24 - second.first_step - 1
-    # The last saves may not be known yet, or were overtaken by later ones.
-    assert 1 <= first.num_saves <= 9
-    assert 1 <= second.num_saves <= 24 - second.first_step
+    assert (first.first_step, second.first_step) == (0, 9)
+    # Written after step 9, with the saves until then; the first step is counted apart.
+    assert (first.num_steps, first.num_saves) == (8, 8)
+    assert (second.num_steps, second.num_saves) == (24 - 9 - 1, 24 - 9)
     for each in timings.attempts:
         assert each.boot_id == boot_id()
         assert each.save_bytes > 1000
@@ -252,10 +254,20 @@ def test_each_process_records_what_it_took(
     assert second.restore_s > 0
 
 
+def test_each_process_leaves_its_curves_in_the_bucket(
+    trainings: Trainings, cases: dict[str, Case], bucket: str
+) -> None:
+    case, output = cases["angleproto"], f"{bucket}/run"
+    place = ("trainer.training:Training._loss", 8, signal.SIGKILL)
+    for count in (1, 2):
+        assert trainings.run(case.arguments(output), signal_at_call=place, await_saves=True).killed
+        assert len(list(storage.list_files(f"{output}/tensorboard"))) == count
+
+
 def test_damaged_times_are_replaced(trainings: Trainings, cases: dict[str, Case], tmp_path: Path) -> None:
     case, output = cases["angleproto"], tmp_path / "run"
     place = ("trainer.training:Training._loss", 6, signal.SIGKILL)
-    assert trainings.run(case.arguments(output), signal_at_call=place).killed
+    assert trainings.run(case.arguments(output), signal_at_call=place, await_saves=True).killed
     (output / TIMINGS_NAME).write_bytes(b"half")
     ended = trainings.run(case.arguments(output))
     assert ended.succeeded

@@ -97,7 +97,7 @@ def corpora(draw: st.DrawFn) -> tuple[list[int], int, int]:
     return counts, draw(st.integers(1, len(counts))), draw(st.integers(2, 4))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(corpus=corpora(), seed=st.integers(0, 3), epoch=st.integers(0, 2))
 def test_group_batches_have_distinct_speakers_and_use_every_utterance(
     corpus: tuple[list[int], int, int], seed: int, epoch: int
@@ -121,7 +121,7 @@ def test_group_batches_have_distinct_speakers_and_use_every_utterance(
         assert count == needed[label] or needed[label] < count <= min(groups_of.values()) + 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(corpus=corpora(), most=st.integers(4, 12))
 def test_a_limit_per_speaker_holds_in_every_epoch(corpus: tuple[list[int], int, int], most: int) -> None:
     counts, num_speakers, group_size = corpus
@@ -144,7 +144,7 @@ def test_successive_epochs_go_through_all_utterances_of_a_limited_speaker(group_
     assert used == {row: 1 if label == 0 else 2 for row, label in labels.items()}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(counts=st.lists(st.integers(1, 9), min_size=2, max_size=6), batch_size=st.integers(1, 40))
 def test_class_batches_use_every_utterance_once_an_epoch(counts: list[int], batch_size: int) -> None:
     sampler = Sampler(utterances_of(counts), SamplerConfig(), batch_size=batch_size, seed=0)
@@ -262,7 +262,7 @@ def test_one_dominant_speaker_is_spread_over_all_batches() -> None:
     assert "max_utterances_per_speaker" in sampler.describe()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1000))
 def test_speakers_across_two_rows_of_the_table_are_spread_evenly(seed: int) -> None:
     # Three speakers of 4 groups in 2 rows of 6: one of them always lies across both rows.

@@ -7,39 +7,36 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from commands import Command, Outcome, contents
 from gcs_server import GcsServer
 from trainer import cli
+from trainer.batches import Batch
 from trainer.checkpoint import CheckpointStore
 from trainer.data import DeviceFeatures
 from trainer.devices import prepare_device
 from trainer.distributed import World
 from trainer.losses import LossOutput
 from trainer.recipe import Recipe
+from trainer.rehearsal import compiled, rehearse
 from trainer.state import TrainingState
 from trainer.training import Training
 from training_runs import AAM, ANGLEPROTO, Result, recipe_file, training_arguments, write_speakers
 from voxsrc import storage
+from voxsrc.config import from_mapping
 from voxsrc.device import chosen_device
 from voxsrc.errors import ConfigError, StorageError, VoxsrcError
 from voxsrc.features import FbankSpec
+from voxsrc.models.stored import load_model
 
 SMALL_DISK_BYTES = 700_000
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -329,6 +326,23 @@ def test_weights_that_are_no_numbers_are_never_saved(
     assert checkpoint.entry.name in outcome.error
 
 
+def test_weights_that_are_no_numbers_are_not_validated(
+    trainer: Command, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their embeddings' scores would be what is complained of, without step and remedy."""
+
+    def spoil(training: Training) -> None:
+        next(training.state.encoder.parameters()).data.fill_(float("nan"))
+        monkeypatch.setattr(Training, "_update", lambda *_: LossOutput(torch.ones(()), torch.ones(())))
+
+    at_step(monkeypatch, {3: spoil})
+    validation = {"fraction": 0.3, "interval_steps": 4, "crop_frames": 24}
+    outcome = trainer(*arguments(validation=validation))
+    assert outcome.code == 1
+    assert "the weights after step 3 are not finite" in outcome.error
+    assert "Lower learning_rate.initial" in outcome.error
+
+
 def test_out_of_memory_says_which_batch_size_to_try(
     trainer: Command, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,6 +468,258 @@ def test_tensorboard_that_cannot_write_ends_no_training(
     with caplog.at_level(logging.WARNING):
         assert trainer(*arguments(num_steps=6)).code == 0
     assert caplog.text.count("TensorBoard's events are not written any more") == 1
+
+
+def test_a_dry_run_looks_at_the_noise_too(trainer: Command, arguments: Arguments, tmp_path: Path) -> None:
+    noise = {"probability": 0.5, "features": str(tmp_path / "nowhere")}
+    for more in (["--dry-run"], []):
+        outcome = trainer(*arguments(*more, augment={"noise": noise}))
+        assert outcome.code == 1
+        assert "nowhere" in outcome.error
+        assert not (tmp_path / "run").exists()
+
+
+class TestNoise:
+    @pytest.fixture
+    def noise(self, tmp_path: Path) -> str:
+        return write_speakers(tmp_path / "noise", num_speakers=1, first_speaker=90, spread_nat=0.0)
+
+    def test_it_may_lie_elsewhere_but_not_change(
+        self, trainer: Command, arguments: Arguments, tmp_path: Path, noise: str
+    ) -> None:
+        moved = tmp_path / "moved"
+
+        def of(features: str | Path) -> list[str]:
+            return arguments(num_steps=2, augment={"noise": {"probability": 0.5, "features": str(features)}})
+
+        assert trainer(*of(noise)).code == 0
+        Path(noise).rename(moved)
+        assert "finished already" in trainer(*of(moved)).output
+        (tmp_path / "run" / "model" / "model.yaml").unlink()
+        assert trainer(*of(moved)).code == 0
+        other = write_speakers(tmp_path / "other", num_speakers=1, first_speaker=91, spread_nat=0.0)
+        assert "noise_sha256: " in trainer(*of(other)).error
+        (tmp_path / "run" / "model" / "model.yaml").unlink()
+        assert "noise_sha256: " in trainer(*of(other)).error
+
+    def test_without_a_probability_it_is_said_that_there_is_none(
+        self, trainer: Command, arguments: Arguments, noise: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING):
+            assert trainer(*arguments("--dry-run", augment={"noise": {"features": noise}})).code == 0
+        assert "augment.noise.probability is 0: nothing is added" in caplog.text
+
+
+def test_what_can_be_no_output_is_found_before_the_features_are_read(
+    trainer: Command, arguments: Arguments, features: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    outcome = trainer(*arguments(output=tmp_path / "file", using=str(tmp_path / "nowhere")))
+    assert "is a file; expected a folder" in outcome.error
+    outcome = trainer(*arguments(output=features, using=str(tmp_path / "nowhere")))
+    assert "is a feature set; choose another folder" in outcome.error
+    assert not (Path(features) / "checkpoints").exists()
+
+
+class TestExport:
+    VALIDATION: ClassVar[dict[str, Any]] = {"fraction": 0.3, "interval_steps": 2, "crop_frames": 24}
+
+    def test_the_model_of_a_checkpoint_while_another_run_writes(
+        self, trainer: Command, arguments: Arguments, tmp_path: Path
+    ) -> None:
+        changes = {"num_steps": 8, "validation": self.VALIDATION}
+        assert trainer(*arguments(**changes)).code == 0
+        store = CheckpointStore(str(tmp_path / "run"))
+        with store.open_for_writing("still running"):
+            for which in ("newest", "best"):
+                outcome = trainer(*arguments("--export", which, **changes))
+                assert outcome.code == 0, outcome.errors
+                loaded = store.load(best=which == "best")
+                assert loaded is not None
+                folder = tmp_path / "run" / "exported" / f"step-{loaded.entry.step:09d}"
+                assert str(folder) in outcome.output
+                model = load_model(str(folder))
+                assert model.description.metrics["steps"] == loaded.entry.step
+                for name, tensor in model.encoder.state_dict().items():
+                    torch.testing.assert_close(tensor, loaded.state["encoder"][name], rtol=0, atol=0)
+        newest = tmp_path / "run" / "exported" / "step-000000008"
+        for name in ("model.safetensors", "model.yaml"):
+            assert (newest / name).read_bytes() == (tmp_path / "run" / "model" / name).read_bytes()
+
+    def test_nothing_to_export(self, trainer: Command, arguments: Arguments) -> None:
+        assert "has no checkpoint to export" in trainer(*arguments("--export", "newest")).error
+        assert trainer(*arguments(num_steps=2)).code == 0
+        outcome = trainer(*arguments("--export", "best", num_steps=2))
+        assert "has no checkpoint with a validation EER to export" in outcome.error
+        outcome = trainer(*arguments("--export", "newest", num_steps=3))
+        assert "num_steps: 2 → 3" in outcome.error
+
+
+class TestPatience:
+    # The rate is so high that what is learned is lost again.
+    CHANGES: ClassVar[dict[str, Any]] = {
+        "learning_rate": {"kind": "constant", "initial": 0.5},
+        "validation": {"fraction": 0.3, "interval_steps": 2, "crop_frames": 24, "patience": 2},
+    }
+
+    def test_the_best_weights_are_taken(self, trainer: Command, arguments: Arguments, tmp_path: Path) -> None:
+        assert trainer(*arguments(num_steps=60, **self.CHANGES)).code == 0
+        output = str(tmp_path / "run")
+        rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+        judged = [(row["validation_eer"], row["step"]) for row in rows if "validation_eer" in row]
+        eer, step = min(judged)
+        assert step == rows[-1]["step"] - 2 * 2 < 56, "two validations later it was stopped"
+        model = load_model(storage.join(output, "model"))
+        metrics = model.description.metrics
+        assert metrics["stopped_early"]
+        assert (metrics["steps"], metrics["validation_eer"]) == (step, eer)
+        assert metrics["best_validation_eer"] == eer
+        best = CheckpointStore(output).load(best=True)
+        assert best is not None
+        assert best.entry.step == step
+        for name, tensor in model.encoder.state_dict().items():
+            torch.testing.assert_close(tensor, best.state["encoder"][name], rtol=0, atol=0)
+
+    def test_fine_tuning_begins_with_the_best_weights(
+        self, trainer: Command, arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        output, seen = str(tmp_path / "run"), []
+
+        def look(training: Training) -> None:
+            best = CheckpointStore(output).load(best=True)
+            assert best is not None
+            for name, tensor in training.state.encoder.state_dict().items():
+                torch.testing.assert_close(tensor, best.state["encoder"][name], rtol=0, atol=0)
+            seen.append(best.entry.step)
+
+        losses: list[float] = []
+        original = Training._loss
+
+        def noted(*arguments: Any) -> LossOutput:
+            output = original(*arguments)
+            losses.append(float(output.loss.detach()))
+            return output
+
+        monkeypatch.setattr(Training, "_loss", noted)
+        at_step(monkeypatch, {60: look})
+        tuning = {"num_steps": 3, "crop_frames": 30, "learning_rate": {"kind": "constant", "initial": 1e-6}}
+        changes = {**self.CHANGES, "num_steps": 60, "fine_tuning": tuning, "log_interval_steps": 1000}
+        assert trainer(*arguments(**changes)).code == 0
+        rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+        steps = [row["step"] for row in rows]
+        assert len(seen) == 1
+        assert max(step for step in steps if step <= 60) == seen[0] + 4
+        assert steps[-2:] == [62, 63], "patience begins anew"
+        assert rows[-1]["loss"] == pytest.approx(sum(losses[-3:]) / 3), "of the second stage's steps alone"
+        assert load_model(storage.join(output, "model")).description.metrics["stopped_early"]
+
+
+class TestInitialModel:
+    @pytest.fixture
+    def model(self, trainer: Command, arguments: Arguments, tmp_path: Path) -> Path:
+        assert trainer(*arguments(output=tmp_path / "first", num_steps=4)).code == 0
+        return tmp_path / "first" / "model"
+
+    def test_it_is_begun_with(
+        self, trainer: Command, arguments: Arguments, tmp_path: Path, model: Path
+    ) -> None:
+        still = {"kind": "constant", "initial": 1e-12}
+        changes = {"initial_model": str(model), "num_steps": 2, "learning_rate": still, "seed": 5}
+        assert trainer(*arguments(**changes)).code == 0
+        first, second = load_model(str(model)), load_model(str(tmp_path / "run" / "model"))
+        assert second.description.provenance["initial_model"] == first.model_hash
+        theirs = dict(first.encoder.named_parameters())
+        for name, parameter in second.encoder.named_parameters():
+            torch.testing.assert_close(parameter, theirs[name], rtol=0, atol=1e-9)
+
+    def test_another_one_is_another_training(
+        self, trainer: Command, arguments: Arguments, tmp_path: Path, model: Path
+    ) -> None:
+        assert trainer(*arguments(initial_model=str(model), num_steps=2)).code == 0
+        (tmp_path / "run" / "model" / "model.yaml").unlink()
+        assert trainer(*arguments(output=tmp_path / "other", num_steps=5)).code == 0
+        for file in ("model.safetensors", "model.yaml"):
+            (model / file).write_bytes((tmp_path / "other" / "model" / file).read_bytes())
+        outcome = trainer(*arguments(initial_model=str(model), num_steps=2))
+        assert outcome.code == 1
+        assert "initial_model: " in outcome.error
+
+    def test_one_that_does_not_fit_is_refused(
+        self, trainer: Command, arguments: Arguments, tmp_path: Path, model: Path
+    ) -> None:
+        encoder = {**ANGLEPROTO["encoder"], "embedding_dim": 9}
+        outcome = trainer(*arguments(initial_model=str(model), encoder=encoder))
+        assert outcome.code == 1
+        assert "another encoder than the recipe: embedding_dim: 8 → 9" in outcome.error
+        other = write_speakers(tmp_path / "others", spec=FbankSpec(preemphasis=0.0))
+        outcome = trainer(*arguments(initial_model=str(model), using=other))
+        assert outcome.code == 1
+        assert "has other features than the model was trained on: preemphasis" in outcome.error
+        assert not (tmp_path / "run").exists()
+
+
+class TestRehearsal:
+    def test_it_changes_nothing(
+        self, trainer: Command, arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On a CPU only what is compiled is tried beforehand; here all is."""
+        assert trainer(*arguments(output=tmp_path / "plain")).code == 0
+        lengths: list[int] = []
+
+        def tried(self: Training, first_steps: list[int]) -> nn.Module:
+            batches = [self.loader(self._stage_of(step)).batch(step) for step in first_steps]
+            lengths.extend(batch.features.shape[2] for batch in batches)
+            rehearse(self.state.encoder, batches, world=self.world, autocast=self._autocast)
+            return self.state.encoder
+
+        monkeypatch.setattr(Training, "_forward", tried)
+        assert trainer(*arguments()).code == 0
+        assert lengths == [20]
+        assert Result.of(tmp_path / "run") == Result.of(tmp_path / "plain")
+
+    @pytest.mark.parametrize("required", [True, False])
+    def test_what_cannot_be_compiled_is_said_at_once(
+        self, features: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, required: bool
+    ) -> None:
+        def no_compiler(*_: Any) -> None:
+            raise RuntimeError("there is no compiler")
+
+        monkeypatch.setattr(
+            torch, "compile", partial(torch.compile, backend=lambda module, inputs: no_compiler())
+        )
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(40 * 20, 3))
+        batch = Batch(cast(Any, None), torch.zeros(2, 40, 20), torch.zeros(2))
+
+        def result() -> nn.Module | None:
+            precision = partial(torch.autocast, "cpu", enabled=False)
+            return compiled(encoder, [batch], required=required, world=World(), autocast=precision)
+
+        if required:
+            with pytest.raises(ConfigError, match=r"there is no compiler.*g\+\+ python3-dev.*compile=false"):
+                result()
+            return
+        with caplog.at_level(logging.WARNING):
+            assert result() is None
+        assert "Training goes on without it" in caplog.text
+        assert all(parameter.grad is None for parameter in encoder.parameters())
+
+
+def test_a_first_step_that_overflows_in_half_precision_spoils_nothing() -> None:
+    """The scaler skips it; a fused SGD would go on from a momentum that was never written."""
+    recipe = from_mapping(Recipe, {**AAM, "precision": "fp16"})
+    state = TrainingState.new(recipe, 4, torch.device("cpu"))
+    state.set_learning_rate(0.1)
+    state.scaler.scale(torch.ones(()))  # creates the scale
+    for gradient in (float("inf"), 1.0, 1.0):
+        for group in state.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.full_like(parameter, gradient)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+    assert state.is_finite()
+    buffers = [values["momentum_buffer"] for values in state.optimizer.state.values()]
+    assert buffers
+    assert all(buffer.isfinite().all() for buffer in buffers)
 
 
 def test_margins_of_the_first_stage_do_not_follow_those_of_the_second(features: str, tmp_path: Path) -> None:

@@ -189,6 +189,11 @@ class AugmentConfig:
         probability: float = getattr(self, kind).probability
         return probability
 
+    def recordings(self) -> dict[str, str]:
+        """The feature sets that are added to speech, by kind, `noise` or `music`."""
+        kinds = (("noise", self.noise), ("music", self.music))
+        return {k: config.features for k, config in kinds if config.features and config.probability > 0}
+
     @property
     def is_on(self) -> bool:
         """Whether there is any augmentation."""

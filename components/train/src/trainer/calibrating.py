@@ -5,6 +5,8 @@ test speaker is needed to choose it.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -17,6 +19,16 @@ from voxsrc.models.encoder import SpeakerEncoder
 from voxsrc.scoring import LogisticCalibration, ScoringError, cosine_scores
 
 _log = logging.getLogger("trainer")
+
+
+@contextmanager
+def _without_benchmark() -> Iterator[None]:
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def fitted_calibration(
@@ -38,7 +50,8 @@ def fitted_calibration(
     encoder.eval()
     try:
         trials = validation.trials.among(usable)
-        with torch.inference_mode():
+        # Lengths differ: on a GPU each would have cuDNN time all its algorithms anew.
+        with torch.inference_mode(), _without_benchmark():
             embeddings = [encoder(features.utterance(row).T[None])[0] for row in trials.rows.tolist()]
         vectors = torch.stack(embeddings).float().cpu().numpy().astype(np.float64)
         scores = cosine_scores(vectors, trials.first, trials.second)

@@ -7,6 +7,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import voxsrc
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from trainer.recipe import Recipe
 
 MODEL_FOLDER = "model"
+EXPORTS_FOLDER = "exported"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -63,6 +65,12 @@ def build_parser() -> argparse.ArgumentParser:
         "never: fail if it holds something",
     )
     parser.add_argument(
+        "--export",
+        choices=("newest", "best"),
+        help="train nothing: write the model of the newest or best checkpoint of --output, which may be of a "
+        "training that is still running, to --output/exported/step-N, and say so",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="check recipe and features, say what would be done"
     )
     parser.add_argument("--executor-input", metavar="JSON", help=argparse.SUPPRESS)
@@ -86,6 +94,7 @@ def _train(parsed: argparse.Namespace) -> None:
     from trainer.recipe import Recipe
     from voxsrc.device import chosen_device
 
+    _check_output(parsed.output)
     recipe = Recipe.load(parsed.recipe, parsed.set)
     device = chosen_device(recipe.device)
     with joined_world(device.type) as world:
@@ -97,8 +106,11 @@ def _train_in_world(
     parsed: argparse.Namespace, recipe: "Recipe", device: "torch.device", world: "World"
 ) -> None:
     from trainer.data import DeviceFeatures
+    from trainer.distributed import leave_world
     from trainer.finishing import finished_model, report, write_outputs
-    from trainer.training import Training, train
+    from trainer.resuming import load_for_export
+    from trainer.run import train
+    from trainer.training import Training
 
     say = print if world.is_first else _say_nothing
     features = DeviceFeatures.open(parsed.features, device, recipe.data, processes_on_node=world.size)
@@ -112,20 +124,41 @@ def _train_in_world(
     say(features.summary)
     say(training.describe())
     if parsed.dry_run:
+        training.open_inputs()
         say("dry run: nothing was written")
+        return
+    if parsed.export:
+        if world.size > 1:
+            raise ConfigError("--export is for one process; leave out --num-processes")
+        weights_step = load_for_export(training, parsed.export)
+        model_uri = storage.join(parsed.output, EXPORTS_FOLDER, f"step-{weights_step:09d}")
+        write_outputs(model_uri, training, weights_step=weights_step)
+        say(f"model after step {weights_step}: {model_uri}")
         return
     _check_resume(parsed)
     model_uri = storage.join(parsed.output, MODEL_FOLDER)
     if finished_model(model_uri, training):
         say(f"{model_uri} is finished already; nothing to do")
     else:
-        stopped_early = train(training, _run_id(), show_progress=True)
+        training.open_inputs()
+        weights_step = train(training, _run_id(), show_progress=True)
+        leave_world(world)
         if not world.is_first:
             return
-        write_outputs(model_uri, training, stopped_early=stopped_early)
+        write_outputs(model_uri, training, weights_step=weights_step)
         say(f"model: {model_uri}")
     if world.is_first:
         report(parsed.executor_input, model_uri)
+
+
+def _check_output(output_uri: str) -> None:
+    """Raises ConfigError on what can be no folder of a training, before features are read."""
+    from voxsrc.feature_set.manifest import MANIFEST_NAME
+
+    if not storage.is_remote(output_uri) and Path(storage.local_path(output_uri)).is_file():
+        raise ConfigError(f"--output {output_uri} is a file; expected a folder, which need not exist")
+    if storage.exists(storage.join(output_uri, MANIFEST_NAME)):
+        raise ConfigError(f"--output {output_uri} is a feature set; choose another folder")
 
 
 def _check_resume(parsed: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from voxsrc.errors import ConfigError
+
+# For the others: while one rank reads 34 GB of features for the machine, they wait in a collective.
+_PATIENCE = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,16 @@ def joined_world(device_type: str) -> Iterator[World]:
         size=int(os.environ["WORLD_SIZE"]),
         local_rank=int(os.environ.get("LOCAL_RANK", "0")),
     )
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield world
     finally:
+        leave_world(world)
+
+
+def leave_world(world: World) -> None:
+    """Ends what connects the ranks; all of them must call it at about the same time, as NCCL asks for."""
+    if world.size > 1 and dist.is_initialized():
         dist.destroy_process_group()
 
 

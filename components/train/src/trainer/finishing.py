@@ -1,13 +1,15 @@
 """What a training leaves: the model's folder."""
 
 import os
+from typing import Any
 
 import torch
 
 import voxsrc
 from trainer.calibrating import fitted_calibration
+from trainer.errors import TrainingError
 from trainer.recipe import differing_keys
-from trainer.training import Training, TrainingError
+from trainer.training import Training
 from voxsrc import storage
 from voxsrc.errors import NotFoundError
 from voxsrc.models.onnx_export import to_onnx
@@ -30,9 +32,12 @@ def finished_model(model_uri: str, training: Training) -> bool:
     except NotFoundError:
         return False
     different = differing_keys(dict(description.recipe), training.recipe.to_mapping())
-    stored = description.provenance.get("features_sha256")
-    if stored != training.state.identity["features_sha256"]:
-        different.append(f"features: {description.provenance.get('features')} → {training.features_uri}")
+    stored, identity = description.provenance, training.state.identity
+    if stored.get("features_sha256") != identity["features_sha256"]:
+        different.append(f"features: {stored.get('features')} → {training.features_uri}")
+    for name in ("noise_sha256", "music_sha256", "initial_model"):
+        if stored.get(name) != identity.get(name):
+            different.append(f"{name}: {stored.get(name)} → {identity.get(name)}")
     if different:
         raise TrainingError(
             f"{model_uri} is the model of another training: {'; '.join(different)}; choose another --output"
@@ -40,16 +45,22 @@ def finished_model(model_uri: str, training: Training) -> bool:
     return True
 
 
-def write_outputs(model_uri: str, training: Training, *, stopped_early: bool) -> None:
-    """Writes the ONNX form, then weights and description: the description makes the model finished."""
+def write_outputs(model_uri: str, training: Training, *, weights_step: int) -> None:
+    """Writes the ONNX form, then weights and description: the description makes the model finished.
+
+    Args:
+        model_uri: The model's folder.
+        training: It has ended.
+        weights_step: The number of steps after which the weights were as they are now.
+    """
     state, recipe, features = training.state, training.recipe, training.features
     calibration = fitted_calibration(state.encoder, features, training.validation)
     encoder = state.encoder.cpu().to(memory_format=torch.contiguous_format).eval()
-    rows = training.history.rows
+    rows = [row for row in training.history.rows if row["step"] <= weights_step]
     if recipe.onnx != "none":
         onnx = to_onnx(encoder, features.manifest.spec, recipe.onnx)
         storage.write_bytes(storage.join(model_uri, ONNX_NAME), onnx)
-    metrics = {"steps": rows[-1]["step"], "stopped_early": stopped_early}
+    metrics: dict[str, Any] = {"steps": weights_step, "stopped_early": state.progress.stopped_early}
     for name in ("loss", "accuracy", "validation_eer"):
         last = next((row[name] for row in reversed(rows) if name in row), None)
         if last is not None:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from voxsrc.errors import ConfigError, StorageError
 HISTORY_NAME = "history.jsonl"
 CURVES_NAME = "training.png"
 _TENSORBOARD = "tensorboard"
+# A machine that is taken away loses no more of its curves than this.
+UPLOAD_INTERVAL_S = 300.0
 
 _log = logging.getLogger("trainer")
 
@@ -57,7 +60,7 @@ class Boards:
     An event file that cannot be written (disk full) is warned of and given up: no training ends for it.
 
     Args:
-        output_uri: Folder of the run; in a bucket the event files are copied there by `upload`.
+        output_uri: Folder of the run; to a bucket `upload_when_due` copies the event files.
         first_step: Events at or after it, of an interrupted run, are marked as void.
         wandb_project: Weights & Biases project; None is without.
         recipe: The resolved recipe, for Weights & Biases.
@@ -78,6 +81,7 @@ class Boards:
         if storage.is_remote(output_uri):
             self._temporary = tempfile.TemporaryDirectory(prefix="voxsrc-tensorboard-")
             self._local = Path(self._temporary.name)
+        self._uploaded_s: float | None = None
         self._writer = SummaryWriter(str(self._local), purge_step=first_step or None)
         self._writes = True
         self._wandb = _wandb_run(wandb_project, output_uri, recipe) if wandb_project else None
@@ -92,18 +96,31 @@ class Boards:
         if self._wandb is not None:
             self._wandb.log(dict(values), step=step)
 
-    def upload(self) -> None:
+    def upload_when_due(self) -> None:
+        """Copies the event files to a bucket, if the run is in one and the last copy is five minutes old.
+
+        Raises:
+            StorageError: They cannot be copied.
+        """
+        now_s = time.monotonic()
+        if self._uploaded_s is not None and now_s - self._uploaded_s < UPLOAD_INTERVAL_S:
+            return
+        self._uploaded_s = now_s
+        self._upload()
+
+    def _upload(self) -> None:
         """Copies the event files to a bucket, if the run's folder is in one."""
+        if not self._writes or self._temporary is None:
+            return
         self._writer.flush()
-        if storage.is_remote(self._output_uri):
-            for path in self._local.iterdir():
-                storage.upload(str(path), storage.join(self._output_uri, _TENSORBOARD, path.name))
+        for path in self._local.iterdir():
+            storage.upload(str(path), storage.join(self._output_uri, _TENSORBOARD, path.name))
 
     def close(self) -> None:
         """Writes what is pending."""
         try:
             if self._writes:
-                self.upload()
+                self._upload()
                 self._writer.close()
         except (OSError, StorageError) as error:
             self._give_up(error)

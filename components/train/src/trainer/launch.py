@@ -48,8 +48,8 @@ def command(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     Raises:
         ConfigError: If the number of processes is not positive.
     """
-    parsed, others = build_parser().parse_known_args(arguments)
-    flags = ["trainer", *without_empty_options(others), *_as_flags(parsed.overrides)]
+    parsed, others = build_parser().parse_known_args(without_empty_options(arguments))
+    flags = ["trainer", *others, *_as_flags(parsed.overrides)]
     if parsed.num_processes < 1:
         raise ConfigError(f"--num-processes is {parsed.num_processes}; expected at least 1")
     if parsed.num_processes == 1:

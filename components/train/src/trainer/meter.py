@@ -67,6 +67,10 @@ class Meter:
         yield
         self._paused_s += time.perf_counter() - began
 
+    def skip(self, num_steps: int) -> None:
+        """Moves on by steps that will not be done."""
+        self._bar.update(num_steps)
+
     def step_done(self, num_crops: int, row: Mapping[str, Any] | None = None) -> None:
         """Counts a step; with a row of the history, reports since the last one."""
         self._crops += num_crops

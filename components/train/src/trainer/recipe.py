@@ -1,7 +1,7 @@
 """The recipe: everything that decides a training, as a YAML file with overrides, checked before any data."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -20,9 +20,13 @@ from voxsrc.models.encoder import EncoderConfig
 
 _RECIPES = "trainer.recipes"
 
-# These change where and how fast a training runs, not what it computes: a restart may set them anew.
+# These change where and how fast a training runs, not what it computes: a restart may set them anew. What is
+# read is compared by its content, wherever it lies.
 FREE_KEYS = frozenset(
     {
+        "augment.noise.features",
+        "augment.music.features",
+        "initial_model",
         "device",
         "data",
         "compile",
@@ -115,6 +119,8 @@ class Recipe:
         encoder: The model.
         loss: What is minimised.
         learning_rate: Its schedule over the first stage's steps.
+        initial_model: URI of a trained model of the same encoder and features, whose weights it begins with;
+            None draws them from the seed.
         num_steps: Steps of the first stage; None takes `num_epochs`.
         num_epochs: Epochs of the first stage, if `num_steps` is not given.
         batch_size: Crops in a batch of all processes together.
@@ -142,6 +148,7 @@ class Recipe:
     encoder: EncoderConfig
     loss: LossConfig
     learning_rate: LearningRateConfig
+    initial_model: str | None = None
     num_steps: int | None = None
     num_epochs: int | None = None
     batch_size: int = 64
@@ -241,10 +248,20 @@ def recipe_names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
-def differing_keys(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """The keys, not among `FREE_KEYS`, by which two recipes differ, with both values."""
-    names = sorted((stored.keys() | wanted.keys()) - FREE_KEYS)
-    return [f"{n}: {stored.get(n)!r} → {wanted.get(n)!r}" for n in names if stored.get(n) != wanted.get(n)]
+def differing_keys(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The keys, not among `FREE_KEYS` or below one, by which two recipes differ, with both values."""
+    return list(_differences(stored, wanted, ""))
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> Iterator[str]:
+    for name in sorted(stored.keys() | wanted.keys()):
+        key, ours, theirs = f"{path}{name}", stored.get(name), wanted.get(name)
+        if key in FREE_KEYS or ours == theirs:
+            continue
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            yield from _differences(ours, theirs, f"{key}.")
+        else:
+            yield f"{key}: {ours!r} → {theirs!r}"
 
 
 def _text(name_or_file: str) -> str:

@@ -17,16 +17,18 @@ class Progress:
     """What has been summed up and found so far.
 
     Attributes:
-        sums: (2,) float64 on the device: loss and accuracy since the last row of the history.
+        sums: (3,) float64 on the device: loss, accuracy and count of steps since the last row of the history.
         first_bad_step: (1,) int64 on the device: the first step with a loss that is not finite; -1 if none.
         best_eer: The least validation EER; None before the first.
-        validations_since_best: Validations since then.
+        validations_since_best: Validations since then, or since the stage began.
+        stopped_early: Whether patience has ended a stage.
     """
 
     sums: Tensor
     first_bad_step: Tensor
     best_eer: float | None = None
     validations_since_best: int = 0
+    stopped_early: bool = False
 
 
 @dataclass
@@ -59,10 +61,10 @@ class TrainingState:
         return cls(
             encoder=encoder,
             loss=loss,
-            optimizer=_optimizer(parameters, recipe.optimizer),
+            optimizer=_optimizer(parameters, recipe.optimizer, scales_loss=recipe.precision == "fp16"),
             scaler=torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16"),
             progress=Progress(
-                sums=torch.zeros(2, dtype=torch.float64, device=device),
+                sums=torch.zeros(3, dtype=torch.float64, device=device),
                 first_bad_step=torch.full((1,), -1, dtype=torch.int64, device=device),
             ),
         )
@@ -81,6 +83,7 @@ class TrainingState:
             "sums": progress.sums,
             "best_eer": progress.best_eer,
             "validations_since_best": progress.validations_since_best,
+            "stopped_early": progress.stopped_early,
         }
 
     def is_finite(self) -> bool:
@@ -90,14 +93,19 @@ class TrainingState:
 
     def load(self, state: State) -> None:
         """Takes over a checkpoint's state."""
-        self.encoder.load_state_dict(state["encoder"])
-        self.loss.load_state_dict(state["loss"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        self.load_weights(state)
         progress = self.progress
         progress.sums.copy_(state["sums"])
         progress.best_eer = state["best_eer"]
         progress.validations_since_best = state["validations_since_best"]
+        progress.stopped_early = state["stopped_early"]
+
+    def load_weights(self, state: State) -> None:
+        """Takes over the modules and the optimizer of a checkpoint, and nothing of what was counted."""
+        self.encoder.load_state_dict(state["encoder"])
+        self.loss.load_state_dict(state["loss"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Sets it for the next update."""
@@ -105,7 +113,9 @@ class TrainingState:
             group["lr"] = learning_rate
 
 
-def _optimizer(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+def _optimizer(
+    parameters: list[nn.Parameter], config: OptimizerConfig, *, scales_loss: bool
+) -> torch.optim.Optimizer:
     """An optimizer whose learning rate is set before each step."""
     # Scalars are a loss's scale and bias, which nothing should draw to zero.
     groups: list[dict[str, Any]] = [
@@ -115,6 +125,9 @@ def _optimizer(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch
     groups = [group for group in groups if group["params"]]
     if config.name == "sgd":
         nesterov = config.nesterov and config.momentum > 0
-        return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, nesterov=nesterov, fused=True)
+        # Fused, a first step that the scaler skips, as its gradients are infinite, leaves a momentum that was
+        # never written (torch 2.11 to 2.14: empty_like, and a kernel that returns early).
+        fused = not scales_loss
+        return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, nesterov=nesterov, fused=fused)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(groups, lr=0.0, fused=True)

@@ -5,8 +5,7 @@ utterances of each, D embedding.
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,46 +15,37 @@ from torch import Tensor, nn
 
 from trainer.augment import Augmenter
 from trainer.batches import Batch, BatchLoader
-from trainer.checkpoint import AsyncSaver, CheckpointStore, SaveSchedule, State, StopRequest
+from trainer.checkpoint import AsyncSaver, CheckpointStore, SaveSchedule, StopRequest
 from trainer.data import DeviceFeatures
 from trainer.distributed import (
     World,
-    broadcast_module,
     broadcast_value,
     check_divisible,
     gather_batch,
     sum_gradients,
     with_global_batch_norm,
 )
-from trainer.history import Boards, History, draw_curves
+from trainer.errors import DivergedError, PreemptedError
+from trainer.history import Boards, History
 from trainer.losses import LossOutput
 from trainer.meter import Meter
-from trainer.recipe import Recipe, differing_keys
+from trainer.recipe import Recipe
+from trainer.rehearsal import compiled, rehearse
+from trainer.resuming import return_to_best
 from trainer.sampler import Sampler
 from trainer.stages import Stage, stages_of
 from trainer.state import TrainingState
 from trainer.timing import Timing
 from trainer.utterances import TrainingUtterances
 from trainer.validation import Validation
-from voxsrc import storage
-from voxsrc.corpus import split_speakers
-from voxsrc.errors import ConfigError, CorpusError, StorageError, VoxsrcError
+from voxsrc.corpus import speed_copies, split_speakers
+from voxsrc.errors import ConfigError, CorpusError, StorageError
+from voxsrc.feature_set import read_manifest
+from voxsrc.models.stored import load_model
 
 _log = logging.getLogger("trainer")
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class TrainingError(VoxsrcError):
-    """The training cannot go on: the loss is not a number, or the device's memory is full."""
-
-
-class DivergedError(TrainingError):
-    """The loss, a weight or a statistic is not a number."""
-
-
-class PreemptedError(VoxsrcError):
-    """SIGTERM: a last checkpoint was tried; the same command continues."""
 
 
 @dataclass
@@ -85,7 +75,9 @@ class Training:
         if recipe.validation.fraction > 0:
             try:
                 training_speakers, held_out = split_speakers(
-                    training_speakers, validation_fraction=recipe.validation.fraction
+                    training_speakers,
+                    copies=speed_copies(training_speakers, self.features.manifest.made_from),
+                    validation_fraction=recipe.validation.fraction,
                 )
             except CorpusError as error:
                 raise ConfigError(
@@ -108,7 +100,12 @@ class Training:
             "utterances": len(self.utterances),
             "features_sha256": self.features.manifest.content_sha256,
         }
+        for kind, noise in recipe.augment.recordings().items():
+            self.state.identity[f"{kind}_sha256"] = read_manifest(noise).content_sha256
+        if recipe.initial_model is not None:
+            self.state.identity["initial_model"] = self._take_weights_of(recipe.initial_model)
         self.history = History(self.output_uri)
+        self.boards: Boards | None = None
         self.timing = Timing(
             self.output_uri,
             self.features.device,
@@ -117,6 +114,20 @@ class Training:
             num_frames=sum(self._num_frames(stage) * stage.num_steps for stage in self.stages),
         )
         self._check_later_stages()
+
+    def _take_weights_of(self, model_uri: str) -> str:
+        """Begins with a trained model's encoder; returns its hash."""
+        model = load_model(model_uri)
+        model.check_spec(self.features.manifest.spec, self.features_uri)
+        theirs, ours = model.description.encoder.to_dict(), self.recipe.encoder.to_dict()
+        different = [f"{k}: {theirs.get(k)!r} → {v!r}" for k, v in ours.items() if theirs.get(k) != v]
+        if different:
+            raise ConfigError(
+                f"initial_model {model_uri} has another encoder than the recipe: {'; '.join(different)}; "
+                "set the recipe's encoder to the model's"
+            )
+        self.state.encoder.load_state_dict(model.encoder.state_dict())
+        return model.model_hash
 
     def _check_later_stages(self) -> None:
         """What fails at the first validation, or in the second stage, must fail now."""
@@ -174,6 +185,24 @@ class Training:
             processes_on_node=self.world.size,
         )
 
+    def open_inputs(self) -> None:
+        """Opens what else is read, the feature sets of noise and music.
+
+        Raises:
+            FeatureSetError: One was made with another spec than the training features, or is damaged.
+            ConfigError: One is empty, or there is no other speaker for babble.
+        """
+        augment = self.recipe.augment
+        for kind in ("noise", "music"):
+            if getattr(augment, kind).features is not None and not augment.probability(kind):
+                _log.warning(
+                    "augment.%s.features is given, but augment.%s.probability is 0: nothing is added",
+                    kind,
+                    kind,
+                )
+        if augment.is_on:
+            self.augmenter  # noqa: B018 - made when first asked for
+
     def loader(self, stage: Stage) -> BatchLoader:
         """The batches of a stage."""
         return BatchLoader(
@@ -185,19 +214,37 @@ class Training:
             world_size=self.world.size,
         )
 
-    def run(self, first_step: int, saver: AsyncSaver | None, stop: StopRequest, meter: Meter) -> int:
-        """Trains from `first_step` on; returns the number of steps done, less than all if stopped early."""
-        step = first_step
-        if self._out_of_patience():
-            return step
+    def run(
+        self,
+        first_step: int,
+        store: CheckpointStore | None,
+        saver: AsyncSaver | None,
+        stop: StopRequest,
+        meter: Meter,
+    ) -> int:
+        """Trains from `first_step` on.
+
+        A stage ends with its last step, or when patience has run out: then the best weights are taken, and
+        the next stage begins with them.
+
+        Returns:
+            The number of steps after which the weights were as they are now.
+        """
         schedule = SaveSchedule(
             fixed_s=self.recipe.checkpoint_interval_s,
             mean_time_between_preemptions_s=self.recipe.mean_time_between_preemptions_s,
         )
-        forward = self._forward()
+        step = weights_step = first_step
+        left = [stage for stage in self.stages if step < stage.end_step]
+        if not left:
+            return step
+        forward = self._forward([max(step, stage.first_step) for stage in left])
         self.timing.loop_begins(step)
-        for stage in self.stages:
-            batches = self.loader(stage).batches(max(step, stage.first_step), stage.end_step)
+        progress = self.state.progress
+        for stage in left:
+            if step == stage.first_step:
+                progress.validations_since_best = 0
+            batches = self.loader(stage).batches(step, step if self._out_of_patience() else stage.end_step)
             for batch in meter.waiting(batches):
                 self._set_rates(stage, step)
                 output = self._update(forward, batch)
@@ -207,16 +254,40 @@ class Training:
                 metric = self._report(stage, step, output, meter)
                 self._save(step, metric, saver, schedule, stop)
                 if metric is not None and self._out_of_patience():
-                    return step
-        return step
+                    break
+            weights_step = step
+            if step < stage.end_step:
+                weights_step = self._stop_early(step, store, saver)
+                meter.skip(stage.end_step - step)
+                step = stage.end_step
+        return weights_step
 
-    def _forward(self) -> nn.Module:
-        """The encoder as it is called: over all ranks' batch statistics, compiled."""
+    def _stop_early(self, step: int, store: CheckpointStore | None, saver: AsyncSaver | None) -> int:
+        """Takes the best weights, as patience has run out; returns the step that they are of."""
+        if saver is not None:
+            saver.wait()
+        best_step = return_to_best(self, store)
+        self.state.progress.stopped_early = True
+        self.state.progress.sums.zero_()
+        weights_step = step if best_step is None else best_step
+        _log.info("no better validation EER: stopped after step %d, taking step %d", step, weights_step)
+        return weights_step
+
+    def _forward(self, first_steps: Sequence[int]) -> nn.Module:
+        """The encoder as it is called: over all ranks' batch statistics, compiled, tried on these steps."""
         encoder = with_global_batch_norm(self.state.encoder, self.world)
         on_gpu = self.features.device.type == "cuda"
-        wanted = self.recipe.compile is True or (self.recipe.compile == "auto" and on_gpu)
-        # For each crop length anew: what is compiled must not depend on what came before a restart.
-        return torch.compile(encoder, dynamic=False) if wanted else encoder  # type: ignore[return-value]
+        compiles = self.recipe.compile is True or (self.recipe.compile == "auto" and on_gpu)
+        if not on_gpu and not compiles:
+            return encoder
+        batches = [self.loader(self._stage_of(step)).batch(step) for step in first_steps]
+        required = self.recipe.compile is True
+        if compiles and (
+            result := compiled(encoder, batches, required=required, world=self.world, autocast=self._autocast)
+        ):
+            return result
+        rehearse(encoder, batches, world=self.world, autocast=self._autocast)
+        return encoder
 
     def _set_rates(self, stage: Stage, step: int) -> None:
         self.state.set_learning_rate(stage.learning_rate(step))
@@ -262,7 +333,7 @@ class Training:
         """Sums up on the device: to read a number there would wait for it at every step."""
         progress = self.state.progress
         loss = output.loss.detach()
-        progress.sums += torch.stack([loss, output.accuracy]).double()
+        progress.sums += torch.stack([loss, output.accuracy, torch.ones_like(loss)]).double()
         is_first_bad = ~torch.isfinite(loss) & (progress.first_bad_step < 0)
         progress.first_bad_step.masked_fill_(is_first_bad, step)
 
@@ -275,16 +346,16 @@ class Training:
             return None
         self._check_finite()
         progress = self.state.progress
-        count = step % interval or interval
         row: dict[str, Any] = {"step": step, "epoch": round(step / self.sampler.steps_per_epoch, 4)}
         if step % interval == 0 or step == self.num_steps:
-            loss, accuracy = (progress.sums / count).tolist()
+            loss, accuracy, _ = (progress.sums / progress.sums[2]).tolist()
             row |= {"loss": loss, "accuracy": accuracy, "learning_rate": stage.learning_rate(step - 1)}
             if (margin := stage.margin(step - 1)) is not None:
                 row["margin"] = margin
             progress.sums.zero_()
         eer = None
         if validates and self.validation is not None:
+            self._check_weights(step)
             with meter.pausing(), self.timing.validating():
                 eer = self.validation.equal_error_rate(self.state.encoder) if self.world.is_first else 0.0
                 eer = float(broadcast_value(eer, self.world))
@@ -305,6 +376,10 @@ class Training:
         if bad_step < 0:
             return
         raise self._diverged(bad_step, f"the loss of step {bad_step} is not finite")
+
+    def _check_weights(self, step: int) -> None:
+        if not self.state.is_finite():
+            raise self._diverged(step - 1, f"the weights after step {step - 1} are not finite")
 
     def _diverged(self, step: int, what: str) -> DivergedError:
         rows = self.sampler.batch(step).rows.tolist()
@@ -339,8 +414,7 @@ class Training:
             return
         # A state that is not a number must never replace one that is.
         self._check_finite()
-        if not self.state.is_finite():
-            raise self._diverged(step - 1, f"the weights after step {step - 1} are not finite")
+        self._check_weights(step)
         saver.submit(step, self.state.to_state(step, self.history.text), metric=metric)
         schedule.started()
         if stop.requested:
@@ -355,138 +429,11 @@ class Training:
         try:
             self.history.write()
             self.timing.write()
-        except StorageError as error:
-            _log.warning("history and timings are not written, training goes on: %s", error)
+            if self.boards is not None:
+                self.boards.upload_when_due()
+        except (OSError, StorageError) as error:
+            _log.warning("the records are not written, training goes on: %s", error)
 
     def _out_of_patience(self) -> bool:
         patience = self.recipe.validation.patience
         return patience is not None and self.state.progress.validations_since_best >= patience
-
-
-def resume(training: Training, store: CheckpointStore | None) -> int:
-    """Loads the newest checkpoint into all ranks; returns the number of steps done, 0 without any.
-
-    Raises:
-        TrainingError: If the checkpoint was made by another recipe or from other features.
-        CheckpointError: If there are checkpoints and none can be loaded.
-    """
-    loaded = store.load(map_location="cpu") if store is not None else None
-    step = 0
-    if loaded is not None:
-        _check_identity(training, loaded.state)
-        try:
-            training.state.load(loaded.state)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise TrainingError(
-                f"checkpoint {loaded.entry.name} does not fit this version of the program: {error}; continue "
-                "with the version that wrote it, or choose another --output"
-            ) from error
-        training.history.resume(loaded.state["history"])
-        step = int(loaded.state["step"])
-        for skipped in loaded.skipped:
-            _log.warning(
-                "checkpoint %s is damaged (%s): continuing from step %d", skipped.name, skipped.reason, step
-            )
-    step = int(broadcast_value(step, training.world))
-    if training.world.size > 1:
-        state = broadcast_value(loaded.state if loaded else None, training.world)
-        if state is not None and not training.world.is_first:
-            training.state.load(state)
-            training.history.resume(state["history"])
-        broadcast_module(training.state.encoder, training.world)
-        broadcast_module(training.state.loss, training.world)
-    return step
-
-
-def _check_identity(training: Training, state: State) -> None:
-    stored, ours = state["identity"], training.state.identity
-    different = differing_keys(stored["recipe"], ours["recipe"])
-    different += [f"{n}: {stored[n]} → {ours[n]}" for n in stored if n != "recipe" and stored[n] != ours[n]]
-    if different:
-        raise TrainingError(
-            f"{training.output_uri} holds a training with another recipe or other features: "
-            f"{'; '.join(different)}. Continue with what it was begun with, or choose another --output"
-        )
-
-
-def _last_good(store: CheckpointStore | None, saver: AsyncSaver | None) -> str:
-    """The newest checkpoint, in words; the empty text to others than the first process."""
-    if store is None or saver is None:
-        return ""
-    saver.wait()
-    if not store.entries:
-        return "No checkpoint was saved before"
-    return f"The last good checkpoint is {storage.join(store.folder_uri, store.entries[0].name)}"
-
-
-@contextmanager
-def out_of_memory_advice(recipe: Recipe, world: World) -> Iterator[None]:
-    """Says which batch size to try when the device's memory is full."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        unit = recipe.sampler.utterances_per_speaker * world.size
-        smaller = max(unit, recipe.batch_size // 2 // unit * unit)
-        tuning = recipe.fine_tuning
-        frames = max(recipe.sampler.crop_frames, tuning.crop_frames if tuning is not None else 0)
-        half = "" if recipe.precision != "fp32" else "--set precision=bf16, "
-        raise TrainingError(
-            f"out of memory at batch_size {recipe.batch_size}, crops up to {frames} frames, precision "
-            f"{recipe.precision}: try --set batch_size={smaller} or {half}in a new output, or --set "
-            f"data.placement=ram if the features are in GPU memory ({error})"
-        ) from error
-
-
-def train(training: Training, run_id: str, *, show_progress: bool) -> bool:
-    """Runs a training from its last checkpoint to its end.
-
-    Args:
-        training: Set up.
-        run_id: Names this run to others who try to write into the same output.
-        show_progress: Draw a progress bar.
-
-    Returns:
-        Whether it stopped early, by the recipe's patience.
-
-    Raises:
-        WriterActiveError: If another run writes into the output.
-        TrainingError: If the loss is not a number, memory is full, or the output is another training's.
-        PreemptedError: On SIGTERM, after a checkpoint.
-    """
-    recipe, world = training.recipe, training.world
-    with ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
-        store = saver = boards = None
-        with training.timing.restoring():
-            if world.is_first:
-                store = CheckpointStore(training.output_uri, keep_last=recipe.keep_checkpoints)
-                stack.enter_context(store.open_for_writing(run_id))
-            first_step = resume(training, store)
-        if store is not None:
-            saver = stack.enter_context(AsyncSaver(store))
-            boards = Boards(
-                training.output_uri,
-                first_step=first_step,
-                wandb_project=recipe.wandb_project,
-                recipe=recipe.to_mapping(),
-            )
-            stack.callback(boards.close)
-        if first_step:
-            _log.info("continuing after step %d of %d", first_step, training.num_steps)
-        meter = Meter(first_step, training.num_steps, boards, show=show_progress and world.is_first)
-        stack.enter_context(meter)
-        stack.enter_context(out_of_memory_advice(recipe, world))
-        try:
-            done = training.run(first_step, saver, stop, meter)
-        except DivergedError as error:
-            raise DivergedError(f"{error}. {_last_good(store, saver)}".strip()) from error
-        if saver is not None:
-            report = saver.wait()
-            if report is not None and report.error is not None:
-                raise report.error
-            for ended in saver.take_reports():
-                training.timing.saved(ended)
-            training.history.write()
-            training.timing.write(finished=True)
-            draw_curves(training.output_uri, training.history.rows)
-        return done < training.num_steps

@@ -14,7 +14,9 @@ from voxsrc.storage import ObjectInfo
 POINTER_NAME = "latest.json"
 FORMAT_VERSION = 1
 
-_FILE_NAME = re.compile(r"step-(\d{9,})-([0-9a-f]{12})\.safetensors")
+# No other file ends so: gcp-cluster/lifecycle.json deletes by it.
+_SUFFIX = ".checkpoint.safetensors"
+_FILE_NAME = re.compile(rf"step-(\d{{9,}})-([0-9a-f]{{12}}){re.escape(_SUFFIX)}")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Entry:
     """One checkpoint file.
 
     Attributes:
-        name: `step-000001234-<first 12 of the SHA-256>.safetensors`: by its name alone it can be verified.
+        name: `step-000001234-<first 12 of the SHA-256>.checkpoint.safetensors`: by its name alone it can be
+            verified.
         step: Steps done.
         bytes: Its size; None if only the name is known.
         sha256: Hexadecimal; the first 12 digits if only the name is known.
@@ -38,7 +41,7 @@ class Entry:
 
 def file_name(step: int, sha256: str) -> str:
     """The file's name, which depends on the content: a file is never replaced by another content."""
-    return f"step-{step:09d}-{sha256[:12]}.safetensors"
+    return f"step-{step:09d}-{sha256[:12]}{_SUFFIX}"
 
 
 def entry_of_name(name: str) -> Entry | None:

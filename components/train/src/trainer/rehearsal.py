@@ -1,0 +1,103 @@
+"""Trying out, before the first step, what would otherwise fail after days: memory and compilation."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch._dynamo.exc import BackendCompilerFailed
+
+from trainer.batches import Batch
+from trainer.distributed import World, sum_gradients
+from trainer.errors import TrainingError
+from trainer.recipe import Recipe
+from voxsrc.errors import ConfigError
+
+_log = logging.getLogger("trainer")
+
+
+def rehearse(
+    forward: nn.Module, batches: Sequence[Batch], *, world: World, autocast: Callable[[], torch.autocast]
+) -> None:
+    """Goes forward and backward on batches, and leaves weights, statistics and gradients as they were.
+
+    Args:
+        forward: The encoder, compiled or not, in training mode.
+        batches: One of each crop length, as the training will have them.
+        world: All ranks rehearse together.
+        autocast: The training's precision.
+    """
+    statistics = {name: buffer.clone() for name, buffer in forward.named_buffers()}
+    for batch in batches:
+        with autocast():
+            embeddings_BD = forward(batch.features)
+        embeddings_BD.float().square().mean().backward()
+        sum_gradients(forward, world)
+        forward.zero_grad(set_to_none=True)
+    for name, buffer in forward.named_buffers():
+        buffer.copy_(statistics[name])
+
+
+def compiled(
+    encoder: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    required: bool,
+    world: World,
+    autocast: Callable[[], torch.autocast],
+) -> nn.Module | None:
+    """The encoder compiled by torch, and rehearsed; None, with a warning, where that fails.
+
+    On a GPU, Triton needs a C compiler and Python's header files on the machine.
+
+    Args:
+        encoder: Of batch statistics over all ranks.
+        batches: See `rehearse`.
+        required: Fail instead.
+        world: See `rehearse`.
+        autocast: See `rehearse`.
+
+    Raises:
+        ConfigError: It is required, and cannot be compiled.
+        torch.OutOfMemoryError: If a batch does not fit.
+    """
+    # For each crop length anew: what is compiled must not depend on what came before a restart.
+    result: nn.Module = torch.compile(encoder, dynamic=False)  # type: ignore[assignment]
+    try:
+        rehearse(result, batches, world=world, autocast=autocast)
+    except BackendCompilerFailed as error:
+        reason = (
+            f"torch.compile fails on this machine ({_first_line(error.inner_exception)}); a compiler and "
+            "Python's header files may be missing (Debian: g++ python3-dev)"
+        )
+        if required:
+            raise ConfigError(f"{reason}, or --set compile=false") from error
+        _log.warning("%s. Training goes on without it, more slowly", reason)
+        encoder.zero_grad(set_to_none=True)
+        return None
+    return result
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def out_of_memory_advice(recipe: Recipe, world: World) -> Iterator[None]:
+    """Says which batch size to try when the device's memory is full."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        unit = recipe.sampler.utterances_per_speaker * world.size
+        smaller = max(unit, recipe.batch_size // 2 // unit * unit)
+        tuning = recipe.fine_tuning
+        frames = max(recipe.sampler.crop_frames, tuning.crop_frames if tuning is not None else 0)
+        half = "" if recipe.precision != "fp32" else "--set precision=bf16, "
+        raise TrainingError(
+            f"out of memory at batch_size {recipe.batch_size}, crops up to {frames} frames, precision "
+            f"{recipe.precision}: a GPU with more memory or more processes (--num-processes) continue this "
+            f"output; in a new one try --set batch_size={smaller}, or {half}--set fine_tuning.crop_frames=…; "
+            f"or --set data.placement=ram if the features are in GPU memory ({error})"
+        ) from error

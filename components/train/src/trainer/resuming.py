@@ -1,0 +1,111 @@
+"""Taking a training up again: from its newest checkpoint, or from the best one when patience has run out."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from trainer.checkpoint import CheckpointError, CheckpointStore, State
+from trainer.distributed import broadcast_module, broadcast_value
+from trainer.errors import TrainingError
+from trainer.recipe import differing_keys
+
+if TYPE_CHECKING:
+    from trainer.training import Training
+
+_log = logging.getLogger("trainer")
+
+
+def resume(training: "Training", store: CheckpointStore | None) -> int:
+    """Loads the newest checkpoint into all ranks; returns the number of steps done, 0 without any.
+
+    Raises:
+        TrainingError: If the checkpoint was made by another recipe or from other features.
+        CheckpointError: If there are checkpoints and none can be loaded.
+    """
+    loaded = store.load(map_location="cpu") if store is not None else None
+    step = 0
+    if loaded is not None:
+        _check_identity(training, loaded.state)
+        try:
+            training.state.load(loaded.state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise TrainingError(
+                f"checkpoint {loaded.entry.name} does not fit this version of the program: {error}; continue "
+                "with the version that wrote it, or choose another --output"
+            ) from error
+        training.history.resume(loaded.state["history"])
+        step = int(loaded.state["step"])
+        for skipped in loaded.skipped:
+            _log.warning(
+                "checkpoint %s is damaged (%s): continuing from step %d", skipped.name, skipped.reason, step
+            )
+    step = int(broadcast_value(step, training.world))
+    if training.world.size > 1:
+        state = broadcast_value(loaded.state if loaded else None, training.world)
+        if state is not None and not training.world.is_first:
+            training.state.load(state)
+            training.history.resume(state["history"])
+        broadcast_module(training.state.encoder, training.world)
+        broadcast_module(training.state.loss, training.world)
+    return step
+
+
+def _check_identity(training: "Training", state: State) -> None:
+    stored, ours = state["identity"], training.state.identity
+    different = differing_keys(stored["recipe"], ours["recipe"])
+    names = (stored.keys() | ours.keys()) - {"recipe"}
+    different += [
+        f"{name}: {stored.get(name)} → {ours.get(name)}"
+        for name in sorted(names)
+        if stored.get(name) != ours.get(name)
+    ]
+    if different:
+        raise TrainingError(
+            f"{training.output_uri} holds a training with another recipe or other features: "
+            f"{'; '.join(different)}. Continue with what it was begun with, or choose another --output"
+        )
+
+
+def load_for_export(training: "Training", which: str) -> int:
+    """Takes over the newest or the best checkpoint, also of a training that is running.
+
+    Returns:
+        The number of steps after which it was saved.
+
+    Raises:
+        TrainingError: There is none, or it was made by another recipe or from other features.
+        CheckpointError: It cannot be loaded.
+    """
+    store = CheckpointStore(training.output_uri)
+    loaded = store.load(best=which == "best")
+    if loaded is None:
+        raise TrainingError(
+            f"{training.output_uri} has no checkpoint{' with a validation EER' * (which == 'best')} to export"
+        )
+    _check_identity(training, loaded.state)
+    training.state.load(loaded.state)
+    training.history.resume(loaded.state["history"])
+    return int(loaded.state["step"])
+
+
+def return_to_best(training: "Training", store: CheckpointStore | None) -> int | None:
+    """Loads the weights and the optimizer of the best checkpoint into all ranks.
+
+    Returns:
+        The number of steps after which it was saved; None if there is none that can be loaded, of which is
+        warned: the weights then stay as they are.
+    """
+    found: tuple[int, State] | None = None
+    if store is not None:
+        try:
+            loaded = store.load(best=True)
+        except CheckpointError as error:
+            _log.warning("%s", error)
+        else:
+            found = (int(loaded.state["step"]), loaded.state) if loaded is not None else None
+    found = broadcast_value(found, training.world)
+    if found is None:
+        _log.warning("there is no best checkpoint to return to: the newest weights are taken")
+        return None
+    step, state = found
+    training.state.load_weights(state)
+    return step
