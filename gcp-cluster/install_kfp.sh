@@ -14,7 +14,23 @@ Usage: gcp-cluster/install_kfp.sh [options]
 Installs Kubeflow Pipelines VOXSRC_KFP_VERSION from its own manifests, keeps artifacts in
 the bucket under pipeline-root/, and waits until everything runs. It gets no public address:
 connect.sh reaches it.
+
+Steps whose machines are taken away are then tried again, however their pods end, and steps that
+fail by themselves are not; what became of a failed run can be looked at for 14 days. This holds
+for runs that are submitted afterwards: others keep what they began with.
 TEXT
+}
+
+# Earlier releases give no template a retry policy, and cannot show artifacts of those that have one.
+retries_every_template() {
+  local major minor
+  IFS=. read -r major minor _ <<<"$VOXSRC_KFP_VERSION"
+  ((major > 2 || (major == 2 && minor >= 17)))
+}
+
+# patch KIND NAME TYPE FILE
+patch() {
+  run kubectl patch "$1" "$2" "--type=$3" "--patch-file=$gcp_cluster/kubeflow/$4" "${in_namespace[@]}"
 }
 
 begin "$@"
@@ -34,6 +50,14 @@ run kubectl apply "--kustomize=$manifests/env/platform-agnostic?ref=$VOXSRC_KFP_
 # The manifests' own value is a store inside the cluster, which goes with it.
 run kubectl patch configmap kfp-launcher --type=merge \
   "--patch={\"data\":{\"defaultPipelineRoot\":\"gs://$VOXSRC_BUCKET/pipeline-root\"}}" "${in_namespace[@]}"
+if retries_every_template; then
+  patch configmap workflow-controller-configmap merge workflow_defaults.yaml
+  patch deployment workflow-controller strategic workflow_controller.yaml
+  # Where this was run before, the pod may still be the one that has read the manifests' values just now.
+  run kubectl rollout restart deployment/workflow-controller "${in_namespace[@]}"
+  run kubectl rollout status deployment/workflow-controller --timeout=5m "${in_namespace[@]}"
+fi
+patch deployment ml-pipeline-persistenceagent strategic persistence_agent.yaml
 run kubectl wait deployment --all --for=condition=Available --timeout=15m "${in_namespace[@]}"
 
 say 'Kubeflow Pipelines is reached through gcp-cluster/connect.sh, while that runs'

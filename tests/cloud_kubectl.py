@@ -3,18 +3,36 @@
 From kubernetes.io/docs/reference/kubectl/generated.
 """
 
-import json
+import copy
 import re
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from cloud_rules import State, expect
 
 # What Kubeflow Pipelines' manifests make: kustomize build of env/platform-agnostic at 2.17.0.
 KFP_ACCOUNTS = ["ml-pipeline", "ml-pipeline-ui", "pipeline-runner"]
+KFP_DEFAULTS = {
+    "ttlStrategy": dict.fromkeys(
+        ["secondsAfterCompletion", "secondsAfterSuccess", "secondsAfterFailure"], 3600
+    ),
+    "templateDefaults": {"retryStrategy": {"limit": "2", "retryPolicy": "OnError"}},
+}
+KFP_VARIABLES = {
+    "workflow-controller": {
+        "TRANSIENT_ERROR_PATTERN": "(?i)(imminent node shutdown|node is shutting down|preempt|evict|spot|"
+        "pod deleted)"
+    },
+    "ml-pipeline-persistenceagent": {"TTL_SECONDS_AFTER_WORKFLOW_FINISH": "86400"},
+}
 MANIFESTS = r"https://github\.com/kubeflow/pipelines/manifests/kustomize/([a-z/-]+)\?ref=\d+\.\d+\.\d+"
 KUBECTL = {
     "apply": {"kustomize"},
     "wait": {"for", "timeout", "all"},
-    "patch": {"type", "patch"},
+    "patch": {"type", "patch", "patch-file"},
+    "rollout": {"timeout"},
     "annotate": {"overwrite"},
     "delete": {"ignore-not-found", "timeout"},
     "port-forward": set(),
@@ -45,6 +63,8 @@ def kubectl(state: State, arguments: list[str]) -> str:
         cluster["crds"] = True
         if match and match[1] == "env/platform-agnostic":
             cluster.update(namespace="kubeflow", accounts=KFP_ACCOUNTS)
+            cluster["workflow_defaults"] = {"spec": copy.deepcopy(KFP_DEFAULTS)}
+            cluster["variables"] = copy.deepcopy(KFP_VARIABLES)
         return ""
     found = {"crds": "crd/applications.app.k8s.io"}
     if words[0] == found["crds"]:
@@ -64,8 +84,12 @@ def kubectl(state: State, arguments: list[str]) -> str:
         state["forwards"] -= 1
         return f"Forwarding from 127.0.0.1:{match and match[1]} -> 3000\nHandling connection for {words[1]}\n"
     if verb == "patch":
-        expect(words == ["configmap", "kfp-launcher"] and flags["type"] == "merge", f"{words} not found")
-        cluster["launcher"] = json.loads(flags["patch"])["data"]
+        expect(len({"patch", "patch-file"} & flags.keys()) == 1, "must specify --patch or --patch-file")
+        change = flags["patch"] if "patch" in flags else Path(flags["patch-file"]).read_text()
+        _patch(cluster, words, flags["type"], yaml.safe_load(change))
+    elif verb == "rollout":
+        expect(words[0] in ("restart", "status"), f"unknown command rollout {words[0]}")
+        expect(words[1].removeprefix("deployment/") in cluster["variables"], f"{words[1]} not found")
     elif verb == "wait":
         expect(words == ["deployment"] and flags["for"] == "condition=Available", f"{words} not found")
     else:
@@ -73,3 +97,20 @@ def kubectl(state: State, arguments: list[str]) -> str:
         key, _, value = words[2].partition("=")
         cluster.setdefault("annotations", {})[words[1]] = {key: value}
     return ""
+
+
+def _patch(cluster: State, words: list[str], kind: str, change: dict[str, Any]) -> None:
+    if words == ["configmap", "kfp-launcher"] and kind == "merge":
+        cluster["launcher"] = change["data"]
+        return
+    if words == ["configmap", "workflow-controller-configmap"] and kind == "merge":
+        expect(change["data"].keys() == {"workflowDefaults"}, f"changes {change['data'].keys()}")
+        # the values of a configmap are texts
+        cluster["workflow_defaults"] = yaml.safe_load(change["data"]["workflowDefaults"])
+        return
+    expect(words[0] == "deployment" and words[1] in cluster["variables"], f"{words} not found")
+    (container,) = change["spec"]["template"]["spec"]["containers"]
+    # a list is merged by the containers' names, and another name would be another container
+    expect(kind == "strategic" and container["name"] == words[1], f"adds a container to {words[1]}")
+    expect(all(isinstance(variable["value"], str) for variable in container["env"]), "cannot unmarshal env")
+    cluster["variables"][words[1]] |= {variable["name"]: variable["value"] for variable in container["env"]}

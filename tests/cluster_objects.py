@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from kubernetes_server import KubernetesServer
 
+INSTALLED = Path(__file__).resolve().parents[1] / "gcp-cluster" / "kubeflow"
 RECORDED = Path(__file__).parent / "pipelines" / "recorded"
 NODES = "/api/v1/nodes"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/kubeflow/deployments"
 ACCOUNT = "/api/v1/namespaces/kubeflow/serviceaccounts/pipeline-runner"
 WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/kubeflow/workflows"
+CONTROLLER_CONFIG = "/api/v1/namespaces/kubeflow/configmaps/workflow-controller-configmap"
+CONTROLLER = f"{DEPLOYMENTS}/workflow-controller"
+AGENT = f"{DEPLOYMENTS}/ml-pipeline-persistenceagent"
 IMAGE = "europe-west4-docker.pkg.dev/my-project/voxsrc/voxsrc-{}@sha256:" + "0" * 64
 SETTINGS = {
     "VOXSRC_PROJECT": "my-project",
@@ -61,6 +67,18 @@ class Gcloud:
                     quota["usage"] = quota["usage"] if usage is None else usage
 
 
+def installed(name: str) -> Any:
+    """Objects of Kubeflow that have no more than what gcp-cluster/install_kfp.sh changes in them."""
+    changed = yaml.safe_load((INSTALLED / f"{name}.yaml").read_text())
+    return changed if "data" in changed else deployment(changed["spec"]["template"]["spec"]["containers"][0])
+
+
+def deployment(container: dict[str, Any]) -> dict[str, Any]:
+    labels = {"app": container["name"]}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    return {"spec": {"selector": {"matchLabels": labels}, "template": template}}
+
+
 def complete_cluster() -> KubernetesServer:
     """A server with all objects."""
     return KubernetesServer(
@@ -69,5 +87,8 @@ def complete_cluster() -> KubernetesServer:
             DEPLOYMENTS: recorded("deployments.json"),
             ACCOUNT: recorded("service_account.json"),
             WORKFLOWS: recorded("workflows.json"),
+            CONTROLLER_CONFIG: installed("workflow_defaults"),
+            CONTROLLER: installed("workflow_controller"),
+            AGENT: installed("persistence_agent"),
         }
     )

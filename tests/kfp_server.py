@@ -6,7 +6,9 @@ Argo workflow (`toApiPipelineTaskDetail` of kubeflow/pipelines).
 """
 
 import email
+import itertools
 import json
+import re
 import threading
 import uuid
 from collections.abc import Mapping
@@ -180,30 +182,35 @@ def argo_id(path: str) -> str:
     basis = 2166136261
     for byte in path.encode():
         basis = (basis ^ byte) * 16777619 % 2**32
-    return f"{path.partition('.')[0]}-{basis}"
+    return f"{path.partition('.')[0].partition('(')[0]}-{basis}"
 
 
 def task_details(nodes: Mapping[str, tuple[str, str, str]]) -> dict[str, Any]:
     """`run_details` of a run whose Argo nodes have these paths → (state, start, end).
 
-    A node is the child of the one that it waited for, as Argo has it: of its driver, of the DAG that it is
-    first in, or of the node whose attempts it is one of.
+    A node is the child of the one that it waited for, as Argo has it: of its driver or the driver's last
+    attempt, of the DAG that it is first in, or of the node whose attempts it is one of.
     """
+
+    def last(path: str) -> str:
+        attempts = itertools.takewhile(nodes.__contains__, (f"{path}({n})" for n in itertools.count()))
+        return ([path, *attempts])[-1]
+
     children: dict[str, list[str]] = {path: [] for path in nodes}
     for path in nodes:
         scope, dot, name = path.rpartition(".")
-        retried = path.rpartition("(")[0]
-        if not dot:
+        retried = re.sub(r"\(\d+\)$", "", path)
+        if not dot and retried == path:
             continue
         parent = scope
-        if name.startswith("executor(") and retried in nodes:
+        if retried != path:
             parent = retried
         elif f"{path}-driver" in nodes:
-            parent = f"{path}-driver"
+            parent = last(f"{path}-driver")
         elif name.startswith("iteration-iterations("):
             parent = f"{scope}.iteration-iterations"
         elif name == "iteration-iterations":
-            parent = f"{scope}.iteration-driver"
+            parent = last(f"{scope}.iteration-driver")
         children[parent].append(argo_id(path))
     return {
         "task_details": [

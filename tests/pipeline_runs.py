@@ -1,5 +1,6 @@
 """Runs as the Kubeflow Pipelines API tells of them, built from the nodes of the Argo workflow beneath."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -57,6 +58,22 @@ def loop(path: str, name: str, states: list[tuple[str, int]], start: float, end:
         }
         nodes |= step(f"{item}.iteration-item.{name}", state, start + 1, end, failed)
     return nodes
+
+
+def retried(nodes: Nodes) -> Nodes:
+    """The same under the defaults of Kubeflow Pipelines 2.17.0: each template is the first attempt of a node.
+
+    The nodes that are numbered attempts already, and the one above a loop's items, are no templates.
+    """
+    found: Nodes = {}
+    for path, times in nodes.items():
+        *scopes, name = path.split(".")
+        above = "".join(f"{scope}(0)." for scope in scopes)
+        found[above + name] = times
+        is_attempt = re.search(r"\(\d+\)$", name) is not None
+        if not is_attempt and name != "iteration-iterations" and f"{path}(0)" not in nodes:
+            found[f"{above}{name}(0)"] = times
+    return found
 
 
 def run_of(nodes: Nodes, **fields: Any) -> dict[str, Any]:

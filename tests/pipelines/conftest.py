@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kfp_server import KfpServer
-from pipeline_runs import Clock
+import pipeline_runs
+from kfp_server import KfpServer, task_details
+from pipeline_runs import Clock, retried
 from voxsrc.command import run_command
 from voxsrc.commands import pipeline
 from voxsrc.errors import VoxsrcError
@@ -52,6 +53,13 @@ def voxsrc_pipeline(cloud_env: Path) -> Callable[..., int]:
         return run_command(parsed.function, parsed)
 
     return run
+
+
+@pytest.fixture(params=["as compiled", "under Kubeflow's defaults"])
+def both_shapes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs whose nodes are as our packages compile, and as the retry policy for all templates makes them."""
+    if request.param != "as compiled":
+        monkeypatch.setattr(pipeline_runs, "task_details", lambda nodes: task_details(retried(nodes)))
 
 
 @pytest.fixture

@@ -343,6 +343,29 @@ def test_images_are_the_given_else_the_named_else_their_cpu_variant(
     }
 
 
+@pytest.mark.parametrize("own", ["r.example/voxsrc-train@sha256:" + "0" * 64, "r.example/ours/trainer:7"])
+def test_an_image_is_given_for_a_component_whatever_the_arguments_name(
+    own: str, engine: FakeDocker, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    engine.images_here |= {"mine/train:3"}
+    images = {"train": "mine/train:3"}
+    run_local("train", arguments | {"train_image": own}, images=images, root=tmp_path / "root")
+    assert {ran["image"] for ran in engine.ran if ran["step"] == "train"} == {"mine/train:3"}
+
+
+def test_an_image_for_a_component_that_the_pipeline_has_not_is_an_error_before_anything_runs(
+    engine: FakeDocker, arguments: dict[str, Any], extract: dict[str, Any], tmp_path: Path
+) -> None:
+    engine.images_here |= {"mine:3"}
+    with pytest.raises(
+        ConfigError, match=r"feature_extractor=mine:3: did you mean feature-extractor\? \(known:"
+    ):
+        run_local("train", arguments, images={"feature_extractor": "mine:3"}, root=tmp_path / "root")
+    with pytest.raises(ConfigError, match=r"train=mine:3: known: feature-extractor$"):
+        run_local("extract", extract, images={"train": "mine:3"}, root=tmp_path / "root")
+    assert engine.ran == []
+
+
 def test_an_image_that_is_not_here_is_an_error_before_anything_runs(
     engine: FakeDocker, arguments: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -2,12 +2,14 @@ import pytest
 
 from kfp_server import KfpServer
 from pipeline_runs import ROOT, Clock, at, run_of, step, tree
-from voxsrc.pipelines.cluster import Attempt, ClusterError
+from voxsrc.pipelines.attempts import Attempt
+from voxsrc.pipelines.cluster import ClusterError
 from voxsrc.pipelines.kfp_api import KubeflowApi, KubeflowError
 from voxsrc.pipelines.report import duration, snapshot_lines
 from voxsrc.pipelines.watching import GIVE_UP_S, Snapshot, Watcher, find_run
 
 Watch = tuple[str, Watcher, Clock, list[str]]
+pytestmark = pytest.mark.usefixtures("both_shapes")
 
 
 def test_follows_until_the_run_ends(kfp_server: KfpServer, watch: Watch) -> None:
@@ -114,7 +116,7 @@ def test_preemptions_come_from_the_workflow_and_outlive_it(kfp_server: KfpServer
     for _ in range(2):
         snapshot = watcher.look()
         assert snapshot.preemptions == {"train": 1}
-        # with its machine or by hand, Argo does not tell; not retried in either case
+        # with its machine or by hand, Argo does not tell
         assert snapshot.deletions == {"train": 1}
     assert watcher.look().preemptions is None
     assert warnings == ["forbidden"]

@@ -14,6 +14,7 @@ from voxsrc.pipelines.watching import Watcher
 
 Run = Callable[..., int]
 Watch = tuple[str, Watcher, Clock, list[str]]
+pytestmark = pytest.mark.usefixtures("both_shapes")
 
 
 def test_cost_is_time_times_the_price_of_the_pool_that_the_arguments_choose(

@@ -9,12 +9,15 @@ from kfp_server import KfpServer
 from pipeline_runs import ROOT, at, step, train_run, tree
 from voxsrc.commands import pipeline_watch
 from voxsrc.pipelines import resubmission
-from voxsrc.pipelines.cluster import Attempt, ClusterError
+from voxsrc.pipelines.attempts import Attempt
+from voxsrc.pipelines.cluster import ClusterError
 from voxsrc.pipelines.kfp_api import KubeflowApi, KubeflowError
 from voxsrc.pipelines.resubmission import failed_steps, resubmit
 
 Run = Callable[..., int]
 ARGUMENTS = {"training": "gs://b/runs/r", "num_shards": 16}
+SETS = [f"{part}_{what}" for part in ("train", "test") for what in ("audio", "list", "features")]
+COMPLETE = {**ARGUMENTS, **dict.fromkeys([*SETS, "trials", "evaluation"], "gs://b/x")}
 SHUTDOWN = Attempt(f"{ROOT}.train.executor(0)", "Failed", "Terminated in response to imminent node shutdown.")
 DELETED = Attempt(f"{ROOT}.train.executor(1)", "Error", "pod deleted")
 PREEMPTED = Attempt(f"{ROOT}.train.executor(1)", "Failed", "imminent node shutdown")
@@ -76,12 +79,7 @@ def test_the_same_is_submitted_again_and_followed(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    required = dict.fromkeys(
-        ["train_audio", "train_list", "train_features", "test_audio", "test_list", "test_features"],
-        "gs://b/x",
-    )
-    arguments = {**ARGUMENTS, **required, "trials": "gs://b/t", "evaluation": "gs://b/e"}
-    first = add_run(kfp_server, runtime_config={"parameters": arguments, "pipeline_root": "gs://b/root"})
+    first = add_run(kfp_server, runtime_config={"parameters": COMPLETE, "pipeline_root": "gs://b/root"})
     pods.listed = [SHUTDOWN, last, Attempt("w.root-driver", "Succeeded", "")]
     every_new_run_ends(kfp_server, monkeypatch, "SUCCEEDED")
     assert voxsrc_pipeline(*WATCH) == 0
@@ -93,7 +91,7 @@ def test_the_same_is_submitted_again_and_followed(
     newest = list(kfp_server.runs)[-1]
     assert f"run r ({first})  FAILED" in printed.out
     assert f"run r ({newest})  SUCCEEDED" in printed.out
-    assert ("1 by preemption, pod deleted, which is not retried" in printed.out) == (last is DELETED)
+    assert ("1 by preemption, 1 by a deleted pod" in printed.out) == (last is DELETED)
     link = f"{kfp_server.url}/#/runs/details/{newest}"
     assert f"lost its machine (train: {last.message}); submitted again: {link}" in printed.err
 
@@ -214,6 +212,66 @@ def test_the_last_attempt_counts_by_its_number() -> None:
     tenth = Attempt(f"{ROOT}.train.executor(10)", "Running", "")
     assert failed_steps([tenth, ninth, SHUTDOWN]) == []
     assert failed_steps([ninth, SHUTDOWN]) == [ninth]
+
+
+ATTEMPT = "w(0).root(0).train(0).executor"
+LOST_DRIVER = Attempt("w(0).root(0).train-driver(0)", "Error", "pod deleted")
+LOST = Attempt(f"{ATTEMPT}(1)", "Failed", "Pod was terminated in response to imminent node shutdown.")
+
+
+@pytest.mark.parametrize(
+    ("attempts", "failed"),
+    [
+        # a driver that was made again well, and one that was not
+        ([LOST_DRIVER, Attempt("w(0).root(0).train-driver(1)", "Succeeded", ""), LOST], [LOST]),
+        ([LOST_DRIVER], [LOST_DRIVER]),
+        ([Attempt(f"{ATTEMPT}(0)", "Failed", "main: Error (exit code 1)"), LOST], [LOST]),
+        ([LOST, Attempt(f"{ATTEMPT}(2)", "Succeeded", "")], []),
+        # what failed in an attempt of a DAG that was made again as a whole
+        (
+            [
+                Attempt(f"{ATTEMPT}(7)", "Error", "wait: Error"),
+                Attempt("w(0).root(1).a-driver(0)", "Running", ""),
+            ],
+            [],
+        ),
+        # items of a loop are no attempts of each other
+        (
+            [
+                Attempt(
+                    f"w(0).root(0).l(0).iteration-iterations({item})(0).iteration-item(0).p(0).executor(0)",
+                    *end,
+                )
+                for item, end in (("0:0", ("Error", "pod deleted")), ("1:1", ("Succeeded", "")))
+            ],
+            [
+                Attempt(
+                    "w(0).root(0).l(0).iteration-iterations(0:0)(0).iteration-item(0).p(0).executor(0)",
+                    "Error",
+                    "pod deleted",
+                )
+            ],
+        ),
+    ],
+)
+def test_under_kubeflows_defaults_the_last_attempt_of_each_pod_counts(
+    attempts: list[Attempt], failed: list[Attempt]
+) -> None:
+    assert failed_steps(attempts) == failed_steps(attempts[::-1])[::-1] == failed
+
+
+def test_under_kubeflows_defaults_the_same_is_submitted_again(
+    kfp_server: KfpServer, api: KubeflowApi
+) -> None:
+    identity = add_run(kfp_server, runtime_config={"parameters": COMPLETE})
+    made_again = Attempt("w(0).root(0).train-driver(1)", "Succeeded", "")
+    done = resubmit(api, identity, lambda _: [LOST_DRIVER, made_again, LOST], warn=print, pause=print)
+    assert done.run_id is not None
+    assert done.reason == f"train: {LOST.message}"
+    kfp_server.runs[done.run_id]["state"] = "FAILED"
+    again = resubmit(api, done.run_id, lambda _: [LOST_DRIVER], warn=print, pause=print)
+    assert again.run_id is not None
+    assert again.reason == "w(0).root(0).train-driver(0): pod deleted"
 
 
 def test_once_and_resubmit_exclude_each_other(

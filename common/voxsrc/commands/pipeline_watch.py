@@ -58,10 +58,11 @@ def _watch(parsed: argparse.Namespace) -> int:
     Ends with 0 if the run succeeded, 1 if it failed or was terminated, 3 if it was cancelled or skipped, 4 if
     it still runs (--once).
 
-    Kubeflow retries a step whose machine was shut down, but not one whose pod is gone with its machine ("pod
-    deleted"): such a run is FAILED. With --resubmit a new run of the same name, with the same pipeline and
-    arguments, then continues it, up to 50 times, and is followed instead. A run in which a step failed by
-    itself, or which somebody terminated, is not submitted again.
+    The cluster tries a step again that lost its machine, if gcp-cluster/install_kfp.sh has set it up; with
+    other retry policies, and after 50 times, the run is FAILED (`voxsrc pipeline preflight` tells). With
+    --resubmit a new run of the same name, with the same pipeline and arguments, then continues it, up to 50
+    times, and is followed instead. A run in which a step failed by itself, or which somebody terminated, is
+    not submitted again.
 
     Kubeflow's API tells how often a step was tried, not why an attempt ended: --cluster asks the Argo
     workflow in the cluster for that, as long as it is kept. A step's time includes waiting for machines, and

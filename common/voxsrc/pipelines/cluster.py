@@ -4,15 +4,15 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import kubernetes  # type: ignore[import-untyped]
 import urllib3
 
 from voxsrc.errors import VoxsrcError
+from voxsrc.pipelines.attempts import Attempt
+from voxsrc.pipelines.machines import MachineSize
 from voxsrc.pipelines.pools import GPU_RESOURCE, Nodes, Taint
-from voxsrc.pipelines.progress import step_of
 from voxsrc.pipelines.settings import Settings
 
 TIMEOUT_S = 30.0
@@ -31,46 +31,6 @@ GcloudRunner = Callable[[Sequence[str]], tuple[int, str, str]]
 
 class ClusterError(VoxsrcError):
     """The cluster or the project cannot be read."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One pod of a run, as the Argo workflow remembers it.
-
-    Attributes:
-        path: Its node's path, as in `voxsrc.pipelines.progress`.
-        phase: Pending, Running, Succeeded, Failed or Error.
-        message: Why it ended or waits.
-    """
-
-    path: str
-    phase: str
-    message: str
-
-    @property
-    def step(self) -> str:
-        """The step, as `StepProgress` names it."""
-        return step_of(self.path.rpartition(".executor")[0])
-
-    @property
-    def failed(self) -> bool:
-        """Whether it ended without success."""
-        return self.phase in ("Failed", "Error")
-
-    @property
-    def preempted(self) -> bool:
-        """Whether its machine was taken away, by what kubelet and Kubernetes then write."""
-        text = self.message.lower()
-        words = ("node shutdown", "preempt", "node was terminated", "node is not ready")
-        return self.failed and any(word in text for word in words)
-
-    @property
-    def deleted(self) -> bool:
-        """Whether the pod vanished: with its machine, or as somebody deleted it; Argo does not tell which.
-
-        To Argo that is an error and no failure, which Kubeflow's retries are for: the run ends with it.
-        """
-        return self.failed and not self.preempted and "pod deleted" in self.message.lower()
 
 
 class Cluster:
@@ -116,6 +76,29 @@ class Cluster:
             absent=True,
         )
         return None if found is None else dict(found.metadata.annotations or {})
+
+    def config_map(self, name: str) -> Mapping[str, str] | None:
+        """What a configmap holds, None if there is none."""
+        found = self._ask(
+            f"read configmap {name}",
+            lambda: self._core.read_namespaced_config_map(name, self.namespace, _request_timeout=TIMEOUT_S),
+            absent=True,
+        )
+        return None if found is None else dict(found.data or {})
+
+    def variables(self, deployment: str) -> Mapping[str, str] | None:
+        """The variables of a deployment's containers that have a value, None if there is none."""
+        found = self._ask(
+            f"read deployment {deployment}",
+            lambda: self._apps.read_namespaced_deployment(
+                deployment, self.namespace, _request_timeout=TIMEOUT_S
+            ),
+            absent=True,
+        )
+        if found is None:
+            return None
+        variables = (one for container in found.spec.template.spec.containers for one in container.env or ())
+        return {variable.name: variable.value for variable in variables if variable.value is not None}
 
     def attempts(self, run_id: str) -> list[Attempt]:
         """The pods of a run, as long as its workflow is kept."""
@@ -236,10 +219,21 @@ class Project:
         everywhere = self._ask("compute", "project-info", "describe") if regional is not None else None
         if regional is None or everywhere is None:
             return None
-        return {
-            quota["metric"]: (float(quota["usage"]), float(quota["limit"]))
-            for quota in [*regional.get("quotas", ()), *everywhere.get("quotas", ())]
-        }
+        # Some metrics are in both lists: the region's count, but for those of all regions.
+        counted = [
+            *everywhere.get("quotas", ()),
+            *(quota for quota in regional.get("quotas", ()) if not quota["metric"].endswith("_ALL_REGIONS")),
+        ]
+        return {quota["metric"]: (float(quota["usage"]), float(quota["limit"])) for quota in counted}
+
+    def machine_size(self, machine_type: str) -> MachineSize | None:
+        """The size of a machine type, as Google says; None if gcloud cannot tell."""
+        zone = self._named("VOXSRC_ZONE")
+        if not zone:
+            self.trouble = "VOXSRC_ZONE is not set"
+            return None
+        found = self._ask("compute", "machine-types", "describe", machine_type, f"--zone={zone}")
+        return None if found is None else MachineSize(int(found["guestCpus"]), int(found["memoryMb"]) / 1024)
 
     def has_image(self, image: str) -> bool | None:
         """Whether Artifact Registry has an image; None if gcloud cannot tell."""

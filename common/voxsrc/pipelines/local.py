@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from voxsrc.config import suggestion
 from voxsrc.errors import ConfigError, VoxsrcError
 from voxsrc.pipelines.containers import STEP_VARIABLE, Containers, Engine, LocalStep
 from voxsrc.pipelines.package import Package, load_package, package_path
 
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['pipelinechannel--(\w+)'\]\}\}")
-_OUR_IMAGE = re.compile(r"voxsrc-([a-z-]+):")
+_OUR_IMAGE = re.compile(r"voxsrc-([a-z-]+)[:@]")
 
 
 class PipelineError(VoxsrcError):
@@ -94,7 +95,7 @@ def run_local(
         root: Folder for the small output artifacts.
 
     Raises:
-        ConfigError: No engine answers, or an image or a folder is missing.
+        ConfigError: No engine answers, an image or a folder is missing, or `images` names another component.
         PipelineError: A step did not succeed.
     """
     loaded = load_package(package_path(str(package)))
@@ -178,9 +179,15 @@ def _localised(
     """The pipeline as kfp.local can run it: images filled in, each container told its step, no waiting."""
     spec: dict[str, Any] = copy.deepcopy(dict(package.spec))
     values = package.effective(arguments)
-    for label, executor in spec["deploymentSpec"]["executors"].items():
+    executors = spec["deploymentSpec"]["executors"]
+    components = {_component(executor["container"]["image"]) for executor in executors.values()} - {""}
+    if unknown := sorted(images.keys() - components):
+        reasons = (f"{key}={images[key]}: {suggestion(key, components)}" for key in unknown)
+        raise ConfigError(f"no such component in pipeline {package.name}: {'; '.join(reasons)}")
+    for label, executor in executors.items():
         container = executor["container"]
-        container["image"] = _local_image(_filled(container["image"], values), engine, images)
+        given = images.get(_component(container["image"]))
+        container["image"] = _local_image(given or _filled(container["image"], values), engine)
         container.pop("resources", None)
         container["env"] = [
             *container.get("env", ()),
@@ -208,16 +215,22 @@ def _filled(image: str, values: Mapping[str, Any]) -> str:
     return str(values[match[1]])
 
 
-def _local_image(image: str, engine: Engine, images: Mapping[str, str]) -> str:
-    """The image of this machine to take: as `images` says, else the one named, else its CPU variant."""
-    ours = _OUR_IMAGE.search(image)
-    component = ours[1] if ours else ""
-    image = images.get(component, image)
+def _local_image(image: str, engine: Engine) -> str:
+    """The image of this machine to take: the one named, else its CPU variant."""
     for candidate in (image, f"{image}-cpu"):
         if engine.has_image(candidate):
             return candidate
-    remedy = f"build it with components/{component}/build_image.sh" if component else "build or pull it"
+    ours = _OUR_IMAGE.search(image)
+    remedy = f"build it with components/{ours[1]}/build_image.sh" if ours else "build or pull it"
     raise ConfigError(f"image {image} is not on this machine, expected that very tag; {remedy}")
+
+
+def _component(image: str) -> str:
+    """The component of an image in a package, by its parameter (train_image) or its name; else empty."""
+    if match := _PLACEHOLDER.fullmatch(image):
+        return match[1].removesuffix("_image").replace("_", "-")
+    ours = _OUR_IMAGE.search(image)
+    return ours[1] if ours else ""
 
 
 def _own_user() -> str | None:

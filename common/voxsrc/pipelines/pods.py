@@ -21,11 +21,12 @@ _TAINTS = (
 )
 _GPU_RESOURCE = "nvidia.com/gpu"
 
-# A Spot node may go at any time and capacity come back days later. Retried is a pod that failed, as by its
-# node's shutdown; one that vanished with its node ("pod deleted", an error to Argo) ends the run, which then
-# has to be submitted again: `voxsrc pipeline watch --resubmit`. Without a maximum of its own the backend
-# takes one hour from the first attempt, then retries no more and kills a retry that runs; the factor must be
-# whole.
+# A Spot node may go at any time and capacity come back days later. A package can say how often a pod is made
+# again and when, not after which ends: that is the retry policy of the cluster. With the one that
+# gcp-cluster/install_kfp.sh installs it is after the loss of its machine, whether the pod is then failed or
+# gone, and after its timeout; a run that ends all the same: `voxsrc pipeline watch --resubmit`. Without a
+# maximum of its own the backend takes one hour from the first attempt, then retries no more and kills a retry
+# that runs; the factor must be whole.
 _RETRIES, _WAIT, _FACTOR, _MAX_DURATION = 50, "30s", 1, "1209600s"
 # Of the images (common/containers/python/Dockerfile).
 _USER = 10001

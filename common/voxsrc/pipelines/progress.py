@@ -7,6 +7,10 @@ never filled, so neither the id of a task itself, nor its parent, nor why an att
 before 1971. But the id of an Argo node is the workflow's name and the FNV-1a hash of the node's path
 (`Workflow.NodeID` of argo-workflows), and a path is made of display names: so each child id is resolved here
 to a path such as `WORKFLOW.root.train.executor(2)`, the third attempt of step `train`.
+
+Since 2.17.0 Kubeflow's manifests give every template a retry policy, and so each driver and DAG is the first
+attempt of a node above it: `WORKFLOW(0).root(0).train(0).executor(2)`. `bare` takes the numbers of attempts
+from a path, and `numbers` gives them. An item of a loop has an index and a value in its parentheses, `(3:3)`.
 """
 
 import re
@@ -17,7 +21,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 _FNV_PRIME, _FNV_BASIS = 0x01000193, 0x811C9DC5
-_ATTEMPT = re.compile(r"executor(\(\d+\))?")
+_NUMBER = re.compile(r"\((\d+)\)$")
 _ITERATION = re.compile(r"iteration-iterations\((\d+):[^)]*\)")
 _ITEM = re.compile(r"\[\d+\]")
 _LOOP_DRIVERS = {"iteration-driver", "iteration-item-driver"}
@@ -126,7 +130,7 @@ def _title(step: str, titles: Mapping[str, str]) -> str:
 def step_of(path: str) -> str:
     """The name of a step for people, without the workflow and the nodes that every run has."""
     parts: list[str] = []
-    for part in path.split(".")[2:]:
+    for part in bare(path).split(".")[2:]:
         if match := _ITERATION.fullmatch(part):
             if parts:
                 parts[-1] += f"[{match[1]}]"
@@ -135,9 +139,20 @@ def step_of(path: str) -> str:
     return "/".join(parts)
 
 
+def bare(path: str) -> str:
+    """The path without the numbers of attempts."""
+    return ".".join(_NUMBER.sub("", part) for part in path.split("."))
+
+
+def numbers(path: str) -> tuple[int, ...]:
+    """The numbers of the attempts along a path; -1 for a node that is none."""
+    found = (_NUMBER.search(part) for part in path.split("."))
+    return tuple(-1 if match is None else int(match[1]) for match in found)
+
+
 def node_id(path: str) -> str:
     """The id that Argo gives to the node of this path."""
-    return f"{path.partition('.')[0]}-{_fnv(path.encode())}"
+    return f"{bare(path.partition('.')[0])}-{_fnv(path.encode())}"
 
 
 def _fnv(data: bytes, basis: int = _FNV_BASIS) -> int:
@@ -150,54 +165,68 @@ def _resolve(tasks: Iterable[Any]) -> dict[str, str]:
     """Child id → path, for all that can be told."""
     ids = {child.pod_name for task in tasks for child in task.child_tasks or () if child.pod_name}
     names = {str(task.display_name): str(task.display_name).encode() for task in tasks}
-    paths: dict[str, str] = {}
-    scopes = list({identity.rpartition("-")[0] for identity in ids})
+    workflows = {identity.rpartition("-")[0] for identity in ids}
+    retried = [name for name in names if name not in workflows and bare(name) in workflows]
+    paths = {node_id(name): name for name in retried}
+    # where every template is retried, only attempts have nodes of other names below them
+    scopes = retried or list(workflows)
     while scopes:
         scope = scopes.pop()
+        workflow = bare(scope.partition(".")[0])
         prefix = _fnv(f"{scope}.".encode())  # the hash goes on from here for every name
         for name, data in names.items():
-            identity = f"{scope.partition('.')[0]}-{_fnv(data, prefix)}"
+            identity = f"{workflow}-{_fnv(data, prefix)}"
             if identity in ids and identity not in paths:
                 paths[identity] = f"{scope}.{name}"
-                scopes.append(paths[identity])
+                if not retried or _NUMBER.search(name):
+                    scopes.append(paths[identity])
     return paths
 
 
 def _steps(tasks: Sequence[Any], paths: Mapping[str, str]) -> list[StepProgress]:
     """Every step that has an executor or at least a driver, in the order of their start."""
-    attempts: dict[str, set[str]] = defaultdict(set)
+    drivers, begun = set[str](), set[str]()
+    executors: dict[str, set[str]] = defaultdict(set)
     for path in paths.values():
-        parent, _, name = path.rpartition(".")
-        if _ATTEMPT.fullmatch(name):
-            attempts[parent].add(name)
+        parent, _, name = bare(path).rpartition(".")
+        if name == "executor":
+            executors[parent].add(path)
         elif name.endswith("-driver") and name not in _LOOP_DRIVERS:
-            own = path.removesuffix("-driver")
-            if not any(other.startswith(f"{own}.") for other in paths.values()):
-                attempts.setdefault(own, set())
+            drivers.add(f"{parent}.{name}".removesuffix("-driver"))
+        while parent and parent not in begun:
+            begun.add(parent)
+            parent = parent.rpartition(".")[0]
+    for step in drivers - begun:
+        executors[step] = set()
     records = _records(tasks, paths)
-    steps = [_step(path, names, records.get(path)) for path, names in attempts.items() if step_of(path)]
+    steps = [_step(path, found, records.get(path, ())) for path, found in executors.items() if step_of(path)]
     return sorted(steps, key=lambda step: (step.started or datetime.max.replace(tzinfo=UTC), step.step))
 
 
-def _step(path: str, names: set[str], record: Any) -> StepProgress:
+def _step(path: str, executors: set[str], records: Sequence[Any]) -> StepProgress:
+    """A step of this bare path; it has several records where a DAG around it was tried again."""
     # with retries, `executor` is the node above the attempts and no pod itself
-    numbered = {name for name in names if name != "executor"}
-    state = str(record.state) if record is not None and record.state else "PENDING"
+    numbered = {executor for executor in executors if _NUMBER.search(executor)}
+    last = records[-1] if records else None
     return StepProgress(
         step=step_of(path),
         title=step_of(path),
-        state=state,
-        started=_real(record.start_time) if record is not None and names else None,
-        ended=_real(record.end_time) if record is not None else None,
-        attempts=len(numbered or names),
+        state=str(last.state) if last is not None and last.state else "PENDING",
+        started=_real(records[0].start_time) if records and executors else None,
+        ended=_real(last.end_time) if last is not None else None,
+        attempts=len(numbered or executors),
     )
 
 
-def _records(tasks: Iterable[Any], paths: Mapping[str, str]) -> dict[str, Any]:
-    """Path → task detail, by the display name where only one has it, else by a child that lies below."""
+def _records(tasks: Iterable[Any], paths: Mapping[str, str]) -> dict[str, list[Any]]:
+    """Bare path → the task details of the nodes of this path that are no attempts, in the order of attempts.
+
+    A path is that of the display name where only one has it, else it is told by a child that lies below.
+    """
     by_name: dict[str, list[Any]] = defaultdict(list)
     for task in tasks:
-        by_name[str(task.display_name)].append(task)
+        if not _NUMBER.search(str(task.display_name)):
+            by_name[str(task.display_name)].append(task)
     paths_by_name: dict[str, list[str]] = defaultdict(list)
     for path in paths.values():
         paths_by_name[path.rpartition(".")[2]].append(path)
@@ -210,10 +239,13 @@ def _records(tasks: Iterable[Any], paths: Mapping[str, str]) -> dict[str, Any]:
             for child in task.child_tasks or ():
                 below = paths.get(child.pod_name, "")
                 # what waits for a node is its child too, and lies beside it
-                path = below.rpartition(".")[0]
-                if path.rpartition(".")[2] == name:
-                    found[path] = task
-    return found
+                for path in (below.rpartition(".")[0], _NUMBER.sub("", below)):
+                    if path != below and path.rpartition(".")[2] == name:
+                        found[path] = task
+    records: dict[str, list[Any]] = defaultdict(list)
+    for path in sorted(found, key=numbers):
+        records[bare(path)].append(found[path])
+    return records
 
 
 def _real(time: Any) -> datetime | None:

@@ -102,7 +102,7 @@ def _step(step: StepProgress, snapshot: Snapshot) -> str:
     if snapshot.preemptions is not None and step.retries:
         words.append(f"{snapshot.preemptions[step.step]} by preemption")
     if snapshot.deletions is not None and snapshot.deletions[step.step]:
-        words.append("pod deleted, which is not retried")
+        words.append(f"{snapshot.deletions[step.step]} by a deleted pod")
     return ", ".join(words)
 
 

@@ -1,15 +1,20 @@
 """Submits a run again that has ended because its machines were taken away.
 
-Kubeflow Pipelines retries a pod that failed, but not one that is gone, "pod deleted"
-(kubeflow/pipelines#13456, #8381), and a machine that is taken may leave either. Then the run is FAILED though
-nothing is wrong with it, and a new run of the same name continues it, as after `voxsrc pipeline submit`.
+A machine that is taken leaves a pod that failed or none at all (`voxsrc.pipelines.attempts`). Which of them
+is tried again within the run is up to the retry policy of the cluster's workflow controller: with that of
+gcp-cluster/install_kfp.sh both are; with that of Kubeflow's manifests 2.17.0, OnError, only a pod that is
+gone; without any, as before 2.17.0, only one that failed (kubeflow/pipelines#13456, #8381). Else, and after
+the last retry, the run is FAILED though nothing is wrong with it, and a new run of the same name continues
+it, as after `voxsrc pipeline submit`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from voxsrc.pipelines.cluster import Attempt, ClusterError
+from voxsrc.pipelines.attempts import Attempt
+from voxsrc.pipelines.cluster import ClusterError
 from voxsrc.pipelines.kfp_api import KubeflowApi
+from voxsrc.pipelines.progress import bare, numbers
 from voxsrc.pipelines.submission import ENDED, package_of
 
 # Runs that one watching may start: a cluster that takes machines more often is no place for the run.
@@ -73,27 +78,28 @@ def resubmit(
         words = "continues it already" if under_way else "is newer"
         return Resubmission(run_id=None, reason=f"run {other.run_id} of the same name {words}")
     created = api.repeat_run(run)
-    reasons = ", ".join(f"{attempt.step}: {attempt.message}" for attempt in failed)
+    reasons = ", ".join(f"{attempt.step or attempt.path}: {attempt.message}" for attempt in failed)
     return Resubmission(run_id=str(created.run_id), reason=reasons)
 
 
 def failed_steps(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """The last attempt of each pod, if it has failed: the others were retried."""
-    last: dict[str, Attempt] = {}
+    """The attempts that failed and were not followed by another, of the pod or of a DAG around it."""
+    last: dict[tuple[str, ...], int] = {}
     for attempt in attempts:
-        pod, _ = _numbered(attempt)
-        if pod not in last or _numbered(last[pod])[1] < _numbered(attempt)[1]:
-            last[pod] = attempt
-    return [attempt for attempt in last.values() if attempt.failed]
+        for place, number in _places(attempt.path):
+            last[place] = max(number, last.get(place, number))
+    return [
+        attempt
+        for attempt in attempts
+        if attempt.failed and all(last[place] == number for place, number in _places(attempt.path))
+    ]
 
 
-def _numbered(attempt: Attempt) -> tuple[str, int]:
-    """The path without the number of the attempt, and the number; a pod without a retry policy has none."""
-    scope, dot, name = attempt.path.rpartition(".")
-    base, parenthesis, number = name.partition("(")
-    if base != "executor" or not parenthesis:
-        return attempt.path, 0
-    return scope + dot + base, int(number.removesuffix(")"))
+def _places(path: str) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Each node along a path, without the number of its own attempt, and that number."""
+    parts = path.split(".")
+    for level, (name, number) in enumerate(zip(bare(path).split("."), numbers(path), strict=True)):
+        yield (*parts[:level], name), number
 
 
 def _listed(

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from voxsrc.errors import VoxsrcError
-from voxsrc.pipelines.cluster import Attempt, ClusterError
+from voxsrc.pipelines.attempts import Attempt
+from voxsrc.pipelines.cluster import ClusterError
 from voxsrc.pipelines.kfp_api import KubeflowApi, KubeflowError
 from voxsrc.pipelines.needs import StepNeeds, step_needs
 from voxsrc.pipelines.other_runs import OtherRuns
@@ -48,7 +49,7 @@ class Snapshot:
 
     @property
     def deletions(self) -> Counter[str] | None:
-        """Attempts whose pod was deleted, which is not retried, by step; likewise."""
+        """Attempts whose pod was deleted, by step; likewise."""
         return None if self.attempts is None else Counter(a.step for a in self.attempts if a.deleted)
 
     @property

@@ -1,0 +1,75 @@
+"""Why the pods of a run ended, by what the Argo workflow keeps of them: a path, a phase and a message.
+
+A machine that is taken away leaves one of these messages, by how far Kubernetes comes with its pod. Phase
+Failed, from kubelet:
+
+- "Pod was terminated in response to imminent node shutdown.", in time;
+- "Pod was rejected as the node is shutting down.", of a pod that came too late;
+- "Pod was rejected: Allocate failed due to …", on a new node of the old name that has no GPUs yet;
+- "main: ContainerStatusUnknown (exit code 137): The container could not be located when the pod was
+  terminated", there too, of a pod from before.
+
+Phase Failed, from Argo:
+
+- "main: Error (exit code 143)", or 137: a signal has ended the pod, which is about to be deleted. A program's
+  own failure has code 1, as the launcher ends so; one out of memory is "OOMKilled (exit code 137)";
+- "pod failed: neither main nor wait container completed successfully": Kubernetes marks a pod as failed whose
+  node is gone, before it deletes it.
+
+Phase Error, from Argo:
+
+- "Pod failed before main container starts due to PodInitializing: ", of one that had not begun;
+- "pod deleted", of one that was gone before Argo looked.
+
+Sources: `inferFailedReason` and `podReconciliation` in workflow/controller/operator.go of argo-workflows
+4.0.5; `rejectPod`, the container statuses and the node shutdown manager of kubelet; `markFailedAndDeletePod`
+of Kubernetes' pod garbage collector. gcp-cluster/kubeflow/workflow_controller.yaml has Argo retry all these.
+"""
+
+import re
+from dataclasses import dataclass
+
+from voxsrc.pipelines.progress import step_of
+
+_TAKEN = re.compile(
+    r"node shutdown|node is shutting down|preempt|evict|node is not ready|node was terminated"
+    r"|pod was rejected|could not be located when the pod"
+    r"|neither main nor wait container completed|container did not complete successfully"
+    r"|pod failed before|main: error \(exit code (137|143)\)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One pod of a run, as the Argo workflow remembers it.
+
+    Attributes:
+        path: Its node's path, as in `voxsrc.pipelines.progress`.
+        phase: Pending, Running, Succeeded, Failed or Error.
+        message: Why it ended or waits.
+    """
+
+    path: str
+    phase: str
+    message: str
+
+    @property
+    def step(self) -> str:
+        """The step, as `StepProgress` names it; empty of a driver."""
+        return step_of(self.path.rpartition(".executor")[0])
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without success."""
+        return self.phase in ("Failed", "Error")
+
+    @property
+    def preempted(self) -> bool:
+        """Whether its machine was taken away, by what is then written."""
+        return self.failed and _TAKEN.search(self.message) is not None
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the pod vanished: with its machine, or as somebody deleted it; Argo does not tell which."""
+        return self.failed and not self.preempted and "pod deleted" in self.message.lower()
