@@ -22,6 +22,8 @@ _SEED = 0
 
 MAX_UTTERANCES = 2_000
 MAX_TRIALS = 20_000
+# With fewer target pairs of different sessions, those of one session are taken, too.
+_FEWEST_ACROSS_SESSIONS = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,8 @@ class HeldOutTrials:
         first: (N,) int64, places in `rows`.
         second: (N,) int64, places in `rows`.
         labels: (N,) int8, 1 for the same speaker.
+        in_session: (N,) bool, target trials within one session: a microphone and a room in common make them
+            easier than what a model is used for, so there are none as long as enough others are left.
     """
 
     rows: NDArray[np.int64]
@@ -41,6 +45,7 @@ class HeldOutTrials:
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     labels: NDArray[np.int8]
+    in_session: NDArray[np.bool_]
 
     @classmethod
     def of(
@@ -72,20 +77,32 @@ class HeldOutTrials:
         speakers = [index.speaker_ids[row] for row in rows]
         _, codes = np.unique(np.array(speakers, dtype=np.str_), return_inverse=True)
         first, second = np.triu_indices(len(rows), k=1)
-        is_target = codes[first] == codes[second]
-        num_each = min(max_trials, int(is_target.sum()), int((~is_target).sum()))
+        is_same = codes[first] == codes[second]
+        _, sessions = np.unique([index.session_ids[row] for row in rows], return_inverse=True)
+        in_session = is_same & (sessions[first] == sessions[second])
+        across = is_same & ~in_session
+        is_target = across if across.sum() >= _FEWEST_ACROSS_SESSIONS else is_same
+        is_other = ~is_same
+        num_each = min(max_trials, int(is_target.sum()), int(is_other.sum()))
         if not num_each:
             raise CorpusError(
                 f"the {len(rows)} held-out utterances of {len(wanted)} speakers make no trials of both "
                 "kinds; raise validation.fraction, or set it to 0 to train without validation"
             )
         parts = []
-        for counter, kind in enumerate((is_target, ~is_target)):
+        for counter, kind in enumerate((is_target, is_other)):
             places = np.flatnonzero(kind)
             order = RandomStream(_SEED, "validation_trials").permutation(counter, len(places))
             parts.append(np.sort(places[order[:num_each]]))
         chosen = np.concatenate(parts)
-        return cls(rows, speakers, first[chosen], second[chosen], is_target[chosen].astype(np.int8))
+        return cls(
+            rows,
+            speakers,
+            first[chosen],
+            second[chosen],
+            is_target[chosen].astype(np.int8),
+            in_session[chosen],
+        )
 
     def among(self, usable: NDArray[np.bool_]) -> Self:
         """The trials whose utterances are both usable.
@@ -113,6 +130,7 @@ class HeldOutTrials:
             first=place[self.first[kept]],
             second=place[self.second[kept]],
             labels=labels,
+            in_session=self.in_session[kept],
         )
 
     def calibration(
@@ -137,6 +155,7 @@ class HeldOutTrials:
             "utterances": len(self.rows),
             "trials": len(self.labels),
             "targets": int(self.labels.sum()),
+            "targets_within_a_session": int(self.in_session.sum()),
             "eer": equal_error_rate(error_rates(llrs, self.labels)),
             "cllr": cllr(llrs, self.labels),
         }

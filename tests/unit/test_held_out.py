@@ -8,12 +8,12 @@ from voxsrc.feature_set.index import UtteranceIndex
 from voxsrc.held_out import HeldOutTrials
 
 
-def index_of(speakers: list[str]) -> UtteranceIndex:
+def index_of(speakers: list[str], sessions: list[str] | None = None) -> UtteranceIndex:
     count = len(speakers)
     return UtteranceIndex(
         utterance_ids=[f"{speaker}/s/{n}.wav" for n, speaker in enumerate(speakers)],
         speaker_ids=speakers,
-        session_ids=["s"] * count,
+        session_ids=sessions or ["s"] * count,
         shards=np.zeros(count, np.int64),
         first_frames=np.arange(count, dtype=np.int64) * 100,
         num_frames=np.full(count, 100, np.int64),
@@ -59,6 +59,31 @@ def test_people_whose_names_look_like_copies_are_in_trials() -> None:
     assert set(trials.speaker_ids) == set(held_out)
 
 
+def test_target_trials_are_of_two_sessions_where_there_are_enough() -> None:
+    sessions = [f"s{n // 7 % 3}" for n in range(60)]  # three of each speaker
+    trials = HeldOutTrials.of(index_of(SPEAKERS, sessions), HELD_OUT, copies={})
+    targets = [pair for pair, label in zip(pairs_of(trials), trials.labels, strict=True) if label]
+    assert len(targets) >= 30
+    assert all(sessions[first] != sessions[second] for first, second in targets)
+    assert not trials.in_session.any()
+    others = [pair for pair, label in zip(pairs_of(trials), trials.labels, strict=True) if not label]
+    assert any(sessions[first] == sessions[second] for first, second in others), "of other speakers"
+
+
+def test_target_trials_of_one_session_are_taken_and_counted_where_there_are_no_others() -> None:
+    sessions = ["t" if n < 7 else "s" for n in range(60)]  # one utterance of each speaker is apart
+    trials = HeldOutTrials.of(index_of(SPEAKERS, sessions), HELD_OUT, copies={})
+    pairs = zip(pairs_of(trials), trials.labels, strict=True)
+    within = [bool(label) and sessions[a] == sessions[b] for (a, b), label in pairs]
+    assert trials.in_session.tolist() == within
+    assert sum(within) > 30
+    some = trials.among(np.arange(len(trials.rows)) % 4 > 0)
+    assert 0 < some.in_session.sum() < sum(within)
+    assert not some.in_session[some.labels == 0].any()
+    scores = np.random.default_rng(0).normal(trials.labels)
+    assert trials.calibration(scores, "any").fitted_on["targets_within_a_session"] == sum(within)
+
+
 def test_limits_hold() -> None:
     trials = HeldOutTrials.of(index_of(SPEAKERS), HELD_OUT, copies={}, max_utterances=12, max_trials=5)
     assert len(trials.rows) == 12
@@ -96,4 +121,5 @@ def test_a_calibration_says_what_it_was_fitted_on() -> None:
         "utterances": len(trials.rows),
         "trials": len(trials.labels),
         "targets": int(trials.labels.sum()),
+        "targets_within_a_session": int(trials.labels.sum()),
     }

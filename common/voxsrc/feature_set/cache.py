@@ -156,8 +156,8 @@ def _allocate(descriptor: int, num_bytes: int) -> None:
 
 def _no_room(path: Path, found: str, num_bytes: int) -> StorageError:
     return StorageError(
-        f"{path.parent} has {found}, the decoded set needs {_amount(num_bytes)}; set ${_CACHE_ENV} to a "
-        "folder on a larger disk, or open the set with mode='ram'"
+        f"{path.parent} has {found}, the decoded set needs {_amount(num_bytes)}; set ${_CACHE_ENV} (in a "
+        "training: data.cache_dir) to a folder on a larger disk, or take mode='ram' (data.placement=ram)"
     )
 
 
