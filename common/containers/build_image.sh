@@ -31,7 +31,12 @@ standard error.
                             -r env/requirements-NAME.txt -r env/requirements-build.txt
                         (for --variant cpu: common/containers/pytorch/cpu_wheels.sh NAME DIR)
   --build-arg KEY=VALUE passed on; repeatable (BASE_IMAGE=debian@sha256:… pins the base)
-  --no-cache            rebuild everything, the base image too
+  --pull                look for a newer Debian image of that name, and rebuild on it if there
+                        is one; without, the one that is here stays in use
+  --no-cache            rebuild everything, the base image too: with newer Debian packages
+
+Debian's image is a label of what is built on it, org.opencontainers.image.base.name and, if
+it came from a registry, .digest: --build-arg BASE_IMAGE=NAME@DIGEST builds on the same again.
   -h, --help            this text
 
 Environment: DOCKER names the client (default docker); VOXSRC_SOURCE_URL sets the label
@@ -57,6 +62,7 @@ variant=''
 wheels=''
 build_args=()
 no_cache=()
+pull=false
 while (($#)); do
   case "$1" in
     --push) push=true; shift ;;
@@ -67,6 +73,7 @@ while (($#)); do
     --variant) variant="${2:?--variant needs a name}"; shift 2 ;;
     --wheels) wheels="${2:?--wheels needs a folder}"; shift 2 ;;
     --build-arg) build_args+=(--build-arg "${2:?--build-arg needs KEY=VALUE}"); shift 2 ;;
+    --pull) pull=true; shift ;;
     --no-cache) no_cache=(--no-cache); shift ;;
     -h | --help) usage; exit 0 ;;
     -*) die "unknown option $1; see --help" ;;
@@ -132,6 +139,8 @@ build() {
     --label "org.opencontainers.image.version=$version"
     --label "org.opencontainers.image.revision=$revision"
   )
+  [[ -z "$debian" ]] || labels+=(--label "org.opencontainers.image.base.name=$debian")
+  [[ -z "$debian_digest" ]] || labels+=(--label "org.opencontainers.image.base.digest=$debian_digest")
   [[ -z "$source_url" ]] || labels+=(--label "org.opencontainers.image.source=$source_url")
   "$docker" build --file "$root/$dockerfile" "${labels[@]}" \
     ${no_cache[@]+"${no_cache[@]}"} ${build_args[@]+"${build_args[@]}"} "$@" "$root" >&2
@@ -168,6 +177,24 @@ variable_options() {
   fi
 }
 
+# Finds the Debian image that all others are built on, from a registry if it is not here: sets `debian`, its name,
+# `debian_id` and, if a registry gave it, `debian_digest`.
+find_debian() {
+  local argument digests
+  debian="$(sed -n 's/^ARG BASE_IMAGE=//p' "$root/common/containers/python/Dockerfile")"
+  for argument in ${build_args[@]+"${build_args[@]}"}; do
+    [[ "$argument" != BASE_IMAGE=* ]] || debian="${argument#BASE_IMAGE=}"
+  done
+  [[ -n "$debian" ]] || return 0
+  if $pull || ! "$docker" image inspect --format '{{.Id}}' "$debian" >/dev/null 2>&1; then
+    "$docker" pull "$debian" >&2 || die "$debian cannot be pulled (see above)"
+  fi
+  debian_id="$("$docker" image inspect --format '{{.Id}}' "$debian")"
+  digests="$("$docker" image inspect --format '{{join .RepoDigests "\n"}}' "$debian")"
+  digests="${digests%%$'\n'*}"
+  debian_digest="${digests#*@}"
+}
+
 # Prints what names the base image of Dockerfile $1: what it is made from, not the commit, as most commits leave
 # it as it is. A folder of wheels is known by their names and sizes.
 content_of() {
@@ -177,7 +204,8 @@ content_of() {
     while read -r -a files; do
       (cd "$root" && cat -- "${files[@]}")
     done < <(sed -n 's/^COPY \(env\/.*\) [^ ]*$/\1/p' "$root/$1")
-    printf '%s\n' ${options[@]+"${options[@]/#WHEELS_IMAGE=*/$wheels_content}"} ${build_args[@]+"${build_args[@]}"}
+    printf '%s\n' "$debian_id" ${options[@]+"${options[@]/#WHEELS_IMAGE=*/$wheels_content}"} \
+      ${build_args[@]+"${build_args[@]}"}
   } | sha256sum | cut -c 1-12
 }
 
@@ -210,6 +238,8 @@ if [[ -n "$wheels" ]]; then
   "$docker" build --file - --tag "$wheels_image" "$wheels" >&2 <<<$'FROM scratch\nCOPY *.whl /'
 fi
 
+debian='' debian_id='' debian_digest=''
+find_debian
 rebuilt=()
 base_options "$name"
 variable_options "$dockerfile"

@@ -22,13 +22,16 @@ case "$1 $2" in
   'buildx version') exit "${BUILDX_EXIT:-0}" ;;
   'image inspect')
     case "$4" in
-      '{{.Id}}') echo sha256:1234 ;;
+      '{{.Id}}')
+        [[ "${5:-}" != debian* || -n "${DEBIAN_ID=sha256:9}" ]] || grep --quiet '^pull ' "$CALLS" || exit 1
+        if [[ "$5" == debian* ]]; then echo "${DEBIAN_ID:-sha256:8}"; else echo sha256:1234; fi ;;
       '{{.Size}}') echo 123456789 ;;
       '{{join .RepoDigests "\\n"}}') echo "${DIGESTS-${5%:*}@sha256:abcd}" ;;
       *) [[ -n "${KNOWN_IMAGES:-}" && "$3" == $KNOWN_IMAGES ]] ;;
     esac ;;
 esac
 """
+PYTHON = "ARG BASE_IMAGE=debian:bookworm-slim\nFROM ${BASE_IMAGE}\n"
 DOCKERFILE = "ARG PYTHON_IMAGE\nARG WHEELS_IMAGE=scratch\nFROM ${PYTHON_IMAGE}\n"
 # A base image on a base image, with variants, wheels, and a file from outside its folder.
 ENGINE = """ARG PYTHON_IMAGE
@@ -54,7 +57,7 @@ class Checkout:
             shutil.copy(ROOT / "common/containers" / script, self.root / "common/containers")
         (self.root / "gcp-cluster/lib").mkdir(parents=True)
         shutil.copy(ROOT / "gcp-cluster/lib/settings.sh", self.root / "gcp-cluster/lib")
-        (self.root / "common/containers/python/Dockerfile").write_text("FROM debian:bookworm-slim\n")
+        (self.root / "common/containers/python/Dockerfile").write_text(PYTHON)
         (self.root / "components/thing/Dockerfile").write_text(DOCKERFILE)
         (self.root / "pyproject.toml").write_text('[project]\nname = "voxsrc"\nversion = "1.2.3"\n')
         (self.root / ".gitignore").write_text("env/cloud.env\n")
@@ -155,11 +158,46 @@ def test_the_base_is_built_once_and_named_by_its_content(checkout: Checkout) -> 
     checkout.printed("thing", "--no-cache", KNOWN_IMAGES=name)
     assert len(checkout.recorded("build")) == 2
 
-    (checkout.root / "common/containers/python/Dockerfile").write_text("FROM debian:bookworm-slim\nUSER 1\n")
+    (checkout.root / "common/containers/python/Dockerfile").write_text(f"{PYTHON}USER 1\n")
     checkout.calls.unlink()
     checkout.printed("thing", KNOWN_IMAGES=name)
     assert len(checkout.recorded("build")) == 2
     assert f"PYTHON_IMAGE={name}" not in checkout.recorded("build")[-1]
+
+
+def test_the_base_is_built_anew_on_another_debian(checkout: Checkout) -> None:
+    def base_of(*arguments: str, **environment: str) -> str:
+        checkout.calls.unlink(missing_ok=True)
+        checkout.printed("thing", *arguments, **environment)
+        return checkout.recorded("build")[-1].partition("--build-arg PYTHON_IMAGE=")[2].split()[0]
+
+    before = base_of()
+    assert base_of() == before
+    assert base_of(DEBIAN_ID="sha256:10") != before
+    assert base_of("--build-arg", "BASE_IMAGE=debian@sha256:77") != before
+    assert base_of("--pull") == before, "there is no newer one"
+    assert "pull debian:bookworm-slim" in checkout.calls.read_text().splitlines()
+
+
+def test_debian_is_pulled_if_it_is_not_there(checkout: Checkout) -> None:
+    checkout.printed("thing")
+    assert "pull " not in checkout.calls.read_text()
+    checkout.calls.unlink()
+    checkout.printed("thing", DEBIAN_ID="")
+    assert checkout.recorded("pull") == ["pull debian:bookworm-slim"]
+    done = checkout.build("thing", "--pull", FAIL_AT="pull debian")
+    assert done.returncode == 1
+    assert "debian:bookworm-slim cannot be pulled" in done.stderr
+
+
+def test_labels_name_debian_and_its_digest(checkout: Checkout) -> None:
+    checkout.printed("thing", DIGESTS="debian@sha256:abcd")
+    for build in checkout.recorded("build"):
+        assert "--label org.opencontainers.image.base.name=debian:bookworm-slim " in build
+        assert "--label org.opencontainers.image.base.digest=sha256:abcd " in build
+    checkout.calls.unlink()
+    checkout.printed("thing", DIGESTS="")
+    assert "base.digest" not in checkout.calls.read_text(), "it did not come from a registry"
 
 
 def test_push_goes_to_the_registry_of_flag_environment_or_file(checkout: Checkout) -> None:
@@ -326,7 +364,7 @@ def test_a_base_takes_the_wheels_and_keeps_the_network(with_engine: Checkout, tm
     ("arguments", "environment", "message"),
     [
         ([], {}, "no image named"),
-        (["thing", "--pull"], {}, "unknown option --pull"),
+        (["thing", "--fast"], {}, "unknown option --fast"),
         (["thing", "other"], {}, "unexpected argument other"),
         (["other"], {}, "no image other: neither common/containers/other/Dockerfile nor"),
         (["thing", "--push"], {}, "--push needs a registry"),
