@@ -1,5 +1,6 @@
 """One feature set of several folders and archives."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -80,7 +81,7 @@ def test_manifest_and_plan_name_the_source_of_each(
     assert feature_extractor("run", *options_of(corpus, sources, output), "--num-workers", 1).code == 0
     assert read_manifest(str(output)).made_from["audio"] == sources
     plan = json.loads((output / "plan/plan.json").read_text())
-    assert (plan["plan_version"], plan["settings"]["audio"]) == (2, sources)
+    assert (plan["plan_version"], plan["settings"]["audio"]) == (3, sources)
     rows = pq.read_table(output / "plan/plan.parquet")
     named = dict(zip(rows["utterance_id"].to_pylist(), rows["source"].to_pylist(), strict=True))
     assert named == {path: source for source, share in enumerate(shares(corpus)) for path in share}
@@ -88,15 +89,28 @@ def test_manifest_and_plan_name_the_source_of_each(
     assert f"made from  {', '.join(sources)}, list {corpus.list}\n" in capsys.readouterr().out
 
 
-def test_the_plan_of_one_source_is_as_it_was(corpus: Corpus, finished: Path) -> None:
-    """Extractions that were begun or finished before there could be several are continued."""
-    plan = json.loads((finished / "plan/plan.json").read_text())
-    assert (plan["plan_version"], plan["settings"]["audio"]) == (1, corpus.audio)
-    assert read_manifest(str(finished)).made_from["audio"] == corpus.audio
-    assert pq.read_schema(finished / "plan/plan.parquet").names == [
-        "utterance_id", "speaker_id", "session_id",
-        "path", "size", "offset", "stored_size", "method", "crc32",
-    ]  # fmt: skip
+def test_an_extraction_planned_before_there_could_be_several_is_continued(
+    corpus: Corpus, finished: Path, begun: Path, feature_extractor: Command
+) -> None:
+    """Version 1 of a plan had fewer columns; the shards' keys are the same."""
+    (begun / "manifest.json").unlink()
+    for suffix in ("json", "lfb.zst"):
+        (begun / f"shard-00003.{suffix}").unlink()
+    rows = pq.ParquetFile(begun / "plan/plan.parquet")
+    shards = [rows.read_row_group(shard).drop_columns(["source", "stamp"]) for shard in range(NUM_SHARDS)]
+    with pq.ParquetWriter(begun / "plan/plan.parquet", shards[0].schema) as writer:
+        for shard in shards:
+            writer.write_table(shard)
+    file = begun / "plan/plan.json"
+    plan = json.loads(file.read_text())
+    assert (plan["plan_version"], plan["settings"]["audio"]) == (3, corpus.audio)
+    sha256 = hashlib.sha256((begun / "plan/plan.parquet").read_bytes()).hexdigest()
+    file.write_text(json.dumps(plan | {"plan_version": 1, "rows_sha256": sha256}))
+    before = {name: was for name, was in identities(begun).items() if name.startswith("shard-")}
+    outcome = feature_extractor("run", *extractor_options(corpus, begun), "--num-workers", 1)
+    assert outcome.output.startswith(f"continuing the extraction in {begun}\n")
+    assert before.items() <= identities(begun).items()
+    assert shards_and_index(begun) == shards_and_index(finished)
 
 
 @pytest.mark.parametrize("joined", ["; ".join, "\n".join, lambda uris: "".join(f"{uri}/\n" for uri in uris)])

@@ -1,11 +1,9 @@
-import contextlib
 import gzip
 import io
 import os
 import random
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,11 +21,6 @@ MEMBERS = {
     for session in range(2)
     for number in range(4)
 }
-
-
-@pytest.fixture(params=["local", "gs"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path) if request.param == "local" else str(request.getfixturevalue("bucket"))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -281,41 +274,3 @@ def test_a_compressed_tar_may_be_read_again_from_its_start(tmp_path: Path) -> No
     for _ in range(2):
         assert list(source.read_all(members)) == list(MEMBERS.values())
     source.close()
-
-
-def test_a_folder_is_looked_into_only_where_the_list_points(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uri = store_corpus(str(tmp_path), "folder", MEMBERS)
-    looked_into: list[str] = []
-    scandir: Callable[[Path], object] = os.scandir
-
-    def spy(path: Path) -> object:
-        looked_into.append(os.path.relpath(path, uri))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", spy)
-    match_utterances(open_source(uri), listed(*(path for path in MEMBERS if path.startswith("id1/s 0/"))))
-    assert set(looked_into) == {"id1/s 0"}
-
-
-def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
-    write_files(tmp_path / "elsewhere", {"s/1.wav": b"1", "2.wav": b"2"})
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    (corpus / "ann").symlink_to(tmp_path / "elsewhere/s")
-    (corpus / "bob").mkdir()
-    (corpus / "bob/2.wav").symlink_to(tmp_path / "elsewhere/2.wav")
-    (corpus / "bob/broken.wav").symlink_to(tmp_path / "gone.wav")
-    source = open_source(str(corpus))
-    assert contents_of(source, match_all_files(source)) == {"ann/1.wav": b"1", "bob/2.wav": b"2"}
-    matching = match_utterances(source, listed("ann/1.wav", "bob/broken.wav"))
-    assert [utterance.utterance_id for utterance in matching.missing] == ["bob/broken.wav"]
-
-
-def test_a_copy_in_a_hidden_folder_is_no_second_place(tmp_path: Path) -> None:
-    for folder in ("dev", ".Trash-1"):
-        (tmp_path / folder / "s").mkdir(parents=True)
-        (tmp_path / folder / "s" / "1.wav").write_bytes(b"x")
-    with contextlib.closing(open_source(str(tmp_path))) as source:
-        assert source.find_prefixes(["s/1.wav"]) == ["dev/"]

@@ -23,11 +23,6 @@ MEMBERS = {
 }
 
 
-@pytest.fixture(params=["local", "gs"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path) if request.param == "local" else str(request.getfixturevalue("bucket"))
-
-
 @pytest.mark.parametrize("form", ["tar", "tar.gz", "tar.zst"])
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.8])
 def test_a_cut_tar_is_refused(place: str, form: str, fraction: float) -> None:

@@ -17,11 +17,6 @@ PATHS = list(MEMBERS)
 SHARES = [PATHS[:100], PATHS[100:139], PATHS[139:]]
 
 
-@pytest.fixture(params=["local", "gs"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path) if request.param == "local" else str(request.getfixturevalue("bucket"))
-
-
 def below(prefix: str, paths: list[str]) -> dict[str, bytes]:
     return {prefix + path: MEMBERS[path] for path in paths}
 

@@ -18,7 +18,12 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     command.add_argument("list", metavar="LIST", help="utterance list, lines `speaker path`")
     source = command.add_mutually_exclusive_group(required=True)
-    source.add_argument("--audio", metavar="DIR", help="folder, tar or zip with the audio, local or gs://")
+    source.add_argument(
+        "--audio",
+        action="append",
+        metavar="URI",
+        help="folder, tar or zip with the audio, local or gs://; may be repeated, no utterance in two",
+    )
     source.add_argument("--features", metavar="DIR", help="feature set, local or gs://")
     command.add_argument("--model", required=True, metavar="DIR", help="a trained model's folder")
     command.add_argument(
@@ -43,8 +48,10 @@ def _embed(parsed: argparse.Namespace) -> None:
     from voxsrc.embedding.embedder import Embedder
     from voxsrc.embedding.stored import check_suffix, write_embeddings
     from voxsrc.models.stored import load_model
+    from voxsrc.sources import audio_uris
 
     check_suffix(parsed.output)
+    uris = audio_uris(parsed.audio) if parsed.audio else ()
     ids = [utterance.utterance_id for utterance in read_utterance_list(parsed.list)]
     model = load_model(parsed.model)
     embedder = Embedder(
@@ -54,7 +61,7 @@ def _embed(parsed: argparse.Namespace) -> None:
         cache_uri=parsed.cache,
         progress=True,
     )
-    embeddings, source = _embeddings(parsed, embedder, ids)
+    embeddings, source = _embeddings(parsed, uris, embedder, ids)
     made_from = {**source, "model": parsed.model, "model_hash": model.model_hash, "mode": embedder.mode.tag}
     write_embeddings(parsed.output, embeddings, made_from)
     shape = " × ".join(map(str, embeddings.vectors.shape[1:]))
@@ -62,7 +69,7 @@ def _embed(parsed: argparse.Namespace) -> None:
 
 
 def _embeddings(
-    parsed: argparse.Namespace, embedder: "Embedder", ids: list[str]
+    parsed: argparse.Namespace, uris: tuple[str, ...], embedder: "Embedder", ids: list[str]
 ) -> tuple["Embeddings", dict[str, Any]]:
     """The embeddings, and what they were made from."""
     from voxsrc.embedding.opening import open_for_embedding
@@ -71,7 +78,7 @@ def _embeddings(
         spec = embedder.model.description.spec
         features = open_for_embedding(parsed.features, parsed.device, spec=spec)
         return embedder.embed_set(features, ids), {"features": parsed.features}
-    embeddings, report = embedder.embed_audio(parsed.audio, ids)
+    embeddings, report = embedder.embed_audio(uris, ids)
     for note in report.notes(embedder.model.description.spec):
         warn(note)
-    return embeddings, {"audio": parsed.audio}
+    return embeddings, {"audio": uris[0] if len(uris) == 1 else list(uris)}

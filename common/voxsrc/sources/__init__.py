@@ -5,12 +5,13 @@ Nothing is unpacked to disk. A `Member` says where one file's bytes are, so that
 many workers each read their own share.
 """
 
-from voxsrc.sources.base import Member, Readable, ReadResult, Scan, Source
+from voxsrc.sources.base import UNKNOWN_STAMP, Member, Readable, ReadResult, Scan, Source
 from voxsrc.sources.matching import Matching, match_all_files, match_utterances
 from voxsrc.sources.opening import audio_uris, open_source, open_sources
 from voxsrc.sources.several import SeveralSources
 
 __all__ = [
+    "UNKNOWN_STAMP",
     "Matching",
     "Member",
     "ReadResult",

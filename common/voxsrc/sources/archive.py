@@ -1,22 +1,46 @@
 """Tar and zip archives, read in place: whole or in parts, local or in a bucket."""
 
 import gzip
+import hashlib
 import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import BinaryIO, Self, cast
 
 import zstandard
 
 from voxsrc import storage
 from voxsrc.errors import AudioError, CorpusError
-from voxsrc.sources.base import Member, ReadResult, Scan, ScannedSource
+from voxsrc.sources.base import Member, ReadResult, Scan, ScannedSource, stamp_of, too_large
 
 _SKIP_BYTES = 1 << 20
+# Names and pax records, which tarfile reads whole; a real one has some hundred bytes.
+_MOST_TAR_HEADER_BYTES = 1 << 20
+_TAR_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+# What tarfile and the decompressors raise on damaged archives; of damaged numbers anything that Python does.
+_TAR_ERRORS = (
+    tarfile.TarError,
+    EOFError,
+    OSError,
+    OverflowError,
+    RecursionError,
+    ValueError,
+    zlib.error,
+    zstandard.ZstdError,
+)
 _ZIP_METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 _ZIP_ENCRYPTED = 0x1
+# Of a plan's columns; a damaged zip64 record may say more.
+_MOST_INT64 = (1 << 63) - 1
 _ZIP_LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -47,8 +71,50 @@ class _ForwardReader:
         self._stream.close()
 
 
+class _ArchiveSource(ScannedSource):
+    """What tar and zip have in common.
+
+    Args:
+        uri: As given by the user, for messages.
+        parts: The archive's parts, in order.
+    """
+
+    def __init__(self, uri: str, parts: Sequence[str]) -> None:
+        super().__init__()
+        self.uri = uri
+        self._parts = parts
+        self._open: BinaryIO | None = None
+
+    def stamp(self, member: Member) -> int:
+        """The archive's, whichever the member."""
+        return self._stamp
+
+    def close(self) -> None:
+        """Closes the archive."""
+        if self._open:
+            self._open.close()
+        self._open = None
+
+    @cached_property
+    def _infos(self) -> list[storage.ObjectInfo]:
+        return [storage.stat(part) for part in self._parts]
+
+    @cached_property
+    def _stamp(self) -> int:
+        """Made of all parts' sizes and stamps; not negative, of 63 bits."""
+        stamps = [(info.size, stamp_of(info)) for info in self._infos]
+        return int.from_bytes(hashlib.sha256(repr(stamps).encode()).digest()[:8]) >> 1
+
+
 class _StrictTarInfo(tarfile.TarInfo):
     """Entries of a tar that must end as one ends; tarfile takes any damaged header for the end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.size < 0 or (entry.type in _TAR_HEADERS and entry.size > _MOST_TAR_HEADER_BYTES):
+            raise tarfile.HeaderError(f"bad size {entry.size}")
+        return entry
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
@@ -60,7 +126,7 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise tarfile.ReadError(f"{error} at byte {tarfile_.offset}, no end mark before it") from error
 
 
-class TarSource(ScannedSource):
+class TarSource(_ArchiveSource):
     """A tar archive: plain (read by range) or compressed (one pass forward).
 
     Args:
@@ -70,21 +136,20 @@ class TarSource(ScannedSource):
     """
 
     def __init__(self, uri: str, parts: Sequence[str], compression: str) -> None:
-        super().__init__()
-        self.uri = uri
-        self._parts = parts
+        super().__init__(uri, parts)
         self._compression = compression
-        self._open: BinaryIO | None = None
 
     def _scan_members(self) -> Scan:
-        scan = Scan()
-        self._reopen()
+        scan, stamp = Scan(), self._stamp
+        self.close()
         try:
             with tarfile.open(fileobj=self._stream(), mode="r:", tarinfo=_StrictTarInfo) as archive:
                 for entry in archive:
+                    if entry.size < 0:  # by a pax record; the next entry would be sought before this one
+                        raise tarfile.ReadError(f"bad size {entry.size} of {entry.name}")
                     if entry.isfile() and not entry.issparse():
-                        path = entry.name.removeprefix("./")
-                        scan.add(Member(path, entry.size, entry.offset_data, entry.size, "stored"))
+                        path, size = entry.name.removeprefix("./"), entry.size
+                        scan.add(Member(path, size, entry.offset_data, size, "stored", stamp=stamp))
                     elif not entry.isdir():
                         scan.skipped["not_a_file"] += 1
                     # tarfile remembers every entry it has seen; a million of them would fill the memory.
@@ -92,17 +157,20 @@ class TarSource(ScannedSource):
             # The checksum of a compressed stream stands at its very end.
             while self._compression and self._stream().read(_SKIP_BYTES):
                 pass
-        except (tarfile.TarError, EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
+        except _TAR_ERRORS as error:
             raise CorpusError(f"{self.uri} is not a whole tar archive ({error}); fetch it again") from error
-        self._reopen()
+        self.close()
         return scan
 
     def read_all(self, members: Iterable[Member]) -> Iterator[ReadResult]:
         """The bytes of each member."""
         for member in members:
+            if problem := too_large(member):
+                yield problem
+                continue
             stream = self._stream()
             if self._compression and stream.tell() > member.offset:
-                self._reopen()
+                self.close()
                 stream = self._stream()
             try:
                 stream.seek(member.offset)
@@ -112,15 +180,6 @@ class TarSource(ScannedSource):
             if len(data) != member.size:
                 raise CorpusError(f"{self.uri} ends within {member.path}: {len(data)} bytes of {member.size}")
             yield data
-
-    def close(self) -> None:
-        """Closes the archive."""
-        if self._open:
-            self._open.close()
-        self._open = None
-
-    def _reopen(self) -> None:
-        self.close()
 
     def _stream(self) -> BinaryIO:
         if self._open is None:
@@ -136,17 +195,11 @@ class TarSource(ScannedSource):
         return self._open
 
 
-class ZipSource(ScannedSource):
+class ZipSource(_ArchiveSource):
     """A zip archive: its directory is read once, at planning; then each member by its offset."""
 
-    def __init__(self, uri: str, parts: Sequence[str]) -> None:
-        super().__init__()
-        self.uri = uri
-        self._parts = parts
-        self._open: BinaryIO | None = None
-
     def _scan_members(self) -> Scan:
-        scan = Scan()
+        scan, stamp = Scan(), self._stamp
         try:
             with zipfile.ZipFile(self._stream()) as archive:
                 entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
@@ -165,11 +218,12 @@ class ZipSource(ScannedSource):
             scan.add(
                 Member(
                     entry.filename.removeprefix("./"),
-                    entry.file_size,
-                    entry.header_offset,
-                    entry.compress_size,
+                    min(entry.file_size, _MOST_INT64),
+                    min(entry.header_offset, _MOST_INT64),
+                    min(entry.compress_size, _MOST_INT64),
                     method,
                     entry.CRC,
+                    stamp=stamp,
                 )
             )
         return scan
@@ -177,13 +231,7 @@ class ZipSource(ScannedSource):
     def read_all(self, members: Iterable[Member]) -> Iterator[ReadResult]:
         """The bytes of each member, checked against the archive's CRC-32."""
         for member in members:
-            yield self._read(member)
-
-    def close(self) -> None:
-        """Closes the archive."""
-        if self._open:
-            self._open.close()
-        self._open = None
+            yield too_large(member) or self._read(member)
 
     def _stream(self) -> BinaryIO:
         if self._open is None:
@@ -191,9 +239,9 @@ class ZipSource(ScannedSource):
         return self._open
 
     def _read(self, member: Member) -> ReadResult:
-        stream = self._stream()
+        stream, end = self._stream(), sum(info.size for info in self._infos)
         header = b""
-        if member.offset >= 0:  # a damaged directory may say anything
+        if 0 <= member.offset <= end:  # a damaged directory may say anything
             stream.seek(member.offset)
             header = stream.read(_ZIP_LOCAL_HEADER.size)
         if len(header) < _ZIP_LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
@@ -201,7 +249,10 @@ class ZipSource(ScannedSource):
                 f"{self.uri} has no zip entry at {member.offset} for {member.path}; was it replaced?"
             )
         _, name_length, extra_length = _ZIP_LOCAL_HEADER.unpack(header)
-        stream.read(name_length + extra_length)
+        start = member.offset + _ZIP_LOCAL_HEADER.size + name_length + extra_length
+        if start + member.stored_size > end:
+            return AudioError("damaged", f"zip entry needs {member.stored_size} bytes from {start} of {end}")
+        stream.seek(start)
         data = stream.read(member.stored_size)
         if member.method == "deflated":
             try:

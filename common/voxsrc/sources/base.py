@@ -1,5 +1,6 @@
 """What every source of audio offers."""
 
+import base64
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -10,6 +11,11 @@ from typing import Protocol
 
 from voxsrc.corpus import AUDIO_SUFFIXES
 from voxsrc.errors import AudioError
+from voxsrc.storage import ObjectInfo
+
+# Nine hours of 16-bit audio at 16 kHz. Files are read whole, and a damaged or hostile size may say anything.
+MOST_BYTES = 1 << 30
+UNKNOWN_STAMP = -1
 
 _SLASH = re.compile("/")
 
@@ -26,6 +32,7 @@ class Member:
         method: `file`, `stored` or `deflated`.
         crc32: Checksum of its bytes where the source has one, otherwise -1.
         source: Which of several sources it is in, from 0; see `SeveralSources`.
+        stamp: Another one means that its bytes may be others: see `stamp_of`; `UNKNOWN_STAMP` if not known.
     """
 
     path: str
@@ -35,6 +42,7 @@ class Member:
     method: str = "file"
     crc32: int = -1
     source: int = 0
+    stamp: int = UNKNOWN_STAMP
 
     @property
     def place(self) -> tuple[int, int]:
@@ -48,7 +56,7 @@ class Scan:
 
     Attributes:
         members: Audio files by path, in the source's own order; of equal paths the last, as in a tar.
-        skipped: How many entries were passed over, by reason.
+        skipped: How many entries were passed over, by reason; of a folder what is in it is not looked at.
         unsafe_paths: Entries with an absolute path or with `..`, which are never read.
     """
 
@@ -64,9 +72,7 @@ class Scan:
         elif path.is_absolute() or ".." in path.parts:
             self.unsafe_paths.append(member.path)
             self.skipped["unsafe_path"] += 1
-        # Nobody's speech: `.git`, `.Trash-1000`, macOS's attributes as `._name` and below `__MACOSX`. The `.`
-        # of `./a/b.wav` is not among the parts.
-        elif any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+        elif any(map(is_hidden, path.parts)):  # the `.` of `./a/b.wav` is not among the parts
             self.skipped["hidden"] += 1
         elif path.suffix.lower() not in AUDIO_SUFFIXES:
             self.skipped["not_audio"] += 1
@@ -79,6 +85,21 @@ class Scan:
 
 # The bytes of a member, or why they cannot be had.
 ReadResult = bytes | AudioError
+
+
+def stamp_of(info: ObjectInfo) -> int:
+    """The checksum of a bucket's object, the modification time in ns of a local file."""
+    if info.crc32c is not None:
+        return int.from_bytes(base64.b64decode(info.crc32c))
+    return UNKNOWN_STAMP if info.generation is None else info.generation
+
+
+def too_large(member: Member) -> AudioError | None:
+    """Why a file is not read, if its bytes or their stored form are too many to be held in memory."""
+    size = max(member.size, member.stored_size)
+    if size <= MOST_BYTES:
+        return None
+    return AudioError("too_large", f"{size:,} bytes; at most {MOST_BYTES:,} are read: cut it into parts")
 
 
 class Readable(Protocol):
@@ -95,6 +116,13 @@ class Readable(Protocol):
         Raises:
             CorpusError: If the source as a whole is damaged.
             StorageError: If it cannot be reached.
+        """
+
+    def stamp(self, member: Member) -> int:
+        """The stamp that the member would have now; may be called from threads.
+
+        Raises:
+            StorageError: If it is gone, or cannot be reached.
         """
 
     def close(self) -> None:
@@ -119,6 +147,15 @@ class Source(Readable, Protocol):
 
         The source itself, `""`, is the only one if any exists as it is.
         """
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder holds nobody's speech.
+
+    Such are `.git`, `.Trash-1000`, macOS's attributes as `._name` and below `__MACOSX`, and the folder that
+    each ext4 volume has at its root.
+    """
+    return name.startswith(".") or name in ("__MACOSX", "lost+found")
 
 
 def without_suffix(path: str) -> str:

@@ -1,6 +1,7 @@
 """A folder of audio files, on a disk or in a bucket."""
 
 import os
+import stat as stat_module
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,8 +11,17 @@ from pathlib import Path, PurePosixPath
 
 from voxsrc import storage
 from voxsrc.corpus import AUDIO_SUFFIXES
-from voxsrc.errors import AudioError, NotFoundError
-from voxsrc.sources.base import Member, ReadResult, Scan, ScannedSource, without_suffix
+from voxsrc.errors import AudioError, NotFoundError, PermissionDeniedError
+from voxsrc.sources.base import (
+    Member,
+    ReadResult,
+    Scan,
+    ScannedSource,
+    is_hidden,
+    stamp_of,
+    too_large,
+    without_suffix,
+)
 from voxsrc.storage.local import translated
 
 # A bucket answers a small read in some 30 ms, in which a core decodes a minute and a half of audio.
@@ -29,10 +39,9 @@ class LocalFolderSource:
         self._names = lru_cache(maxsize=256)(self._names_by_stem)
 
     def scan(self) -> Scan:
-        """Walks the folder, in bytewise order of the paths."""
+        """Walks the folder, in bytewise order of the paths; passes over what is hidden or may not be read."""
         scan = Scan()
-        for info in storage.list_files(self.uri):
-            scan.add(Member(os.path.relpath(info.uri, self._root), info.size))
+        self._walk("", scan, {Path(os.path.realpath(self._root)): None})
         return scan
 
     def find(self, path: str) -> Member | None:
@@ -43,10 +52,15 @@ class LocalFolderSource:
         if found is None:
             return None
         relative = f"{folder}/{found}" if folder else found
-        return Member(relative, storage.stat(storage.join(self.uri, relative)).size)
+        info = storage.stat(storage.join(self.uri, relative))
+        return Member(relative, info.size, stamp=stamp_of(info))
 
     def find_prefixes(self, paths: Collection[str]) -> list[str]:
-        """The folders, at most two levels down, below which any of the paths exists."""
+        """The folders, at most two levels down, below which any of the paths exists.
+
+        Raises:
+            PermissionDeniedError: If there is none, and one of the folders may not be looked into.
+        """
         if any(self.find(path) for path in paths):
             return [""]
         below: dict[str, list[str]] = {}  # by their topmost folder
@@ -54,10 +68,23 @@ class LocalFolderSource:
             top, slash, _ = path.partition("/")
             below.setdefault(top if slash else "", []).append(path)
         found: list[str] = []
+        refused: list[PermissionDeniedError] = []
         level = [""]
         for _ in range(_PREFIX_DEPTH):
-            level = [f"{above}{name}/" for above in level for name in self._subfolders(above)]
-            found += [prefix for prefix in level if self._has_any(prefix, below)]
+            deeper = []
+            for above in level:
+                try:
+                    deeper += [f"{above}{name}/" for name in self._subfolders(above)]
+                except PermissionDeniedError as error:
+                    refused.append(error)
+            level = deeper
+            for prefix in level:
+                try:
+                    found += [prefix] if self._has_any(prefix, below) else []
+                except PermissionDeniedError as error:
+                    refused.append(error)
+        if refused and not found:
+            raise refused[0]
         return sorted(found)
 
     def read_all(self, members: Iterable[Member]) -> Iterator[ReadResult]:
@@ -65,8 +92,39 @@ class LocalFolderSource:
         for member in members:
             yield _read(storage.join(self.uri, member.path), member)
 
+    def stamp(self, member: Member) -> int:
+        """The file's."""
+        return stamp_of(storage.stat(storage.join(self.uri, member.path)))
+
     def close(self) -> None:
         """Nothing is open."""
+
+    def _walk(self, folder: str, scan: Scan, listed: dict[Path, None]) -> None:
+        """Adds what lies below a folder, which is empty or ends in a slash.
+
+        Args:
+            folder: Relative to the root.
+            scan: What is added to.
+            listed: Real paths of the root, first, and of all links that were followed.
+        """
+        path = self._root / folder
+        try:
+            with translated(str(path), "list"), os.scandir(path) as entries:
+                # A folder sorts as if its name ended in "/": then depth first gives the order of the paths.
+                ordered = sorted((os.fsencode(e.name) + (b"/" if _is_folder(e) else b""), e) for e in entries)
+        except PermissionDeniedError:
+            if not folder:
+                raise
+            scan.skipped["unreadable"] += 1
+            return
+        for key, entry in ordered:
+            relative = folder + entry.name
+            if not key.endswith(b"/"):
+                _add_file(relative, entry, scan)
+            elif is_hidden(entry.name):
+                scan.skipped["hidden"] += 1
+            elif not (entry.is_symlink() and _is_repeated(Path(entry.path), listed)):
+                self._walk(f"{relative}/", scan, listed)
 
     def _has_any(self, prefix: str, below: Mapping[str, Sequence[str]]) -> bool:
         """Whether one of the paths, given by their topmost folder, exists below `prefix`."""
@@ -76,15 +134,19 @@ class LocalFolderSource:
         return any(self.find(prefix + path) for top in tops for path in below[top])
 
     def _subfolders(self, folder: str) -> list[str]:
-        with os.scandir(self._root / folder) as entries:
-            # Hidden ones, such as a trash, hold nothing that counts; see `Scan.add`.
-            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        path = self._root / folder
+        with translated(str(path), "list"), os.scandir(path) as entries:
+            return sorted(e.name for e in entries if not is_hidden(e.name) and _is_folder(e))
 
     def _names_by_stem(self, folder: str) -> dict[str, list[str]]:
         path = self._root / folder
         try:
             with translated(str(path), "list"), os.scandir(path) as entries:
-                names = [e.name for e in entries if e.is_file() and e.name.lower().endswith(AUDIO_SUFFIXES)]
+                names = [
+                    e.name
+                    for e in entries
+                    if e.name.lower().endswith(AUDIO_SUFFIXES) and not is_hidden(e.name) and e.is_file()
+                ]
         except NotFoundError:
             return {}
         by_stem: dict[str, list[str]] = {}
@@ -104,7 +166,7 @@ class BucketFolderSource(ScannedSource):
         scan = Scan()
         root = storage.join(self.uri, "")
         for info in storage.list_files(self.uri):
-            scan.add(Member(info.uri[len(root) :], info.size))
+            scan.add(Member(info.uri[len(root) :], info.size, stamp=stamp_of(info)))
         if not scan.members and not scan.skipped:
             raise NotFoundError(f"{self.uri}: no such object, and no objects below it; check the name")
         return scan
@@ -127,11 +189,46 @@ class BucketFolderSource(ScannedSource):
                 for future in under_way:
                     future.cancel()
 
+    def stamp(self, member: Member) -> int:
+        """The object's."""
+        return stamp_of(storage.stat(storage.join(self.uri, member.path)))
+
     def close(self) -> None:
         """Nothing is open."""
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one, as far as may be known."""
+    try:
+        return entry.is_dir()
+    except PermissionError:
+        return False
+
+
+def _add_file(relative: str, entry: os.DirEntry[str], scan: Scan) -> None:
+    try:
+        status = entry.stat()
+    except FileNotFoundError:  # removed since the folder was listed, or a link to nothing
+        return
+    except PermissionError:
+        scan.skipped["unreadable"] += 1
+        return
+    if stat_module.S_ISREG(status.st_mode):
+        scan.add(Member(relative, status.st_size, stamp=status.st_mtime_ns))
+
+
+def _is_repeated(link: Path, listed: dict[Path, None]) -> bool:
+    """Whether a link to a folder leads into a listed tree, or above the root; else adds it to `listed`."""
+    real = Path(os.path.realpath(link))
+    if real in next(iter(listed)).parents or any(folder in listed for folder in (real, *real.parents)):
+        return True
+    listed[real] = None
+    return False
+
+
 def _read(uri: str, member: Member) -> ReadResult:
+    if problem := too_large(member):
+        return problem
     try:
         return storage.read_bytes(uri)
     except NotFoundError:

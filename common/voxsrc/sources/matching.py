@@ -44,8 +44,8 @@ def match_utterances(source: Source | SeveralSources, utterances: Sequence[Utter
     several sources anew.
 
     Raises:
-        CorpusError: If none of the first utterances is there (of several sources: none at all), or one in
-            several places.
+        CorpusError: If none of the first utterances is there (of several sources: none at all), one is in
+            several places, or two of known speakers have the same file.
     """
     if not isinstance(source, SeveralSources):
         return _match_below(source, _find_prefix(source, utterances), utterances)
@@ -77,6 +77,7 @@ def _match_below(source: Source, prefix: str, utterances: Sequence[Utterance]) -
             missing.append(utterance)
         else:
             pairs.append((utterance, member))
+    _check_own_files(source, pairs)
     others = Counter(
         f".{listed.rpartition('.')[2]} where the file is .{member.path.rpartition('.')[2]}"
         for listed, member in ((prefix + _path(u), member) for u, member in pairs)
@@ -88,6 +89,31 @@ def _match_below(source: Source, prefix: str, utterances: Sequence[Utterance]) -
     if prefix:
         notes.insert(0, f"the list's paths are found below {prefix}")
     return Matching(pairs, missing, prefix, sum(others.values()), notes)
+
+
+def _check_own_files(source: Source, pairs: Sequence[tuple[Utterance, Member]]) -> None:
+    """Raises CorpusError if two utterances have the same file, whose speaker would then be in doubt.
+
+    Utterances without a speaker are but names, as trials have them; several may mean one file.
+    """
+    utterance_of: dict[str, Utterance] = {}
+    twice = []
+    for utterance, member in pairs:
+        if not utterance.speaker_id:
+            continue
+        first = utterance_of.setdefault(member.path, utterance)
+        if first is not utterance:
+            twice.append((first, utterance, member.path))
+    if twice:
+        named = "; ".join(
+            f"{first.utterance_id} and {second.utterance_id} are both {path}"
+            for first, second, path in twice[:_NAMED]
+        )
+        raise CorpusError(
+            f"{len(twice):,} listed utterances have the file of another one in {source.uri}: {named}"
+            f"{'; …' if len(twice) > _NAMED else ''}. Of paths that differ in `./` or in their suffix alone "
+            "list one, or add the file that is missing"
+        )
 
 
 def match_all_files(source: Source | SeveralSources) -> Matching:

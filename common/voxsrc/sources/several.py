@@ -26,6 +26,10 @@ class SeveralSources:
         for member in asked:
             yield next(streams[member.source])
 
+    def stamp(self, member: Member) -> int:
+        """The stamp that the member would have now."""
+        return self.sources[member.source].stamp(member)
+
     def close(self) -> None:
         """Closes all."""
         for source in self.sources:

@@ -5,13 +5,17 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
+import voxsrc
 from voxceleb_data import inspection, subset, trials
 from voxceleb_data.official import ARCHIVES, LIST_BASE_URLS, LISTS, Archive, OfficialFile
 from voxceleb_data.origins import Credentials, open_origin
 from voxceleb_data.prepare import prepare
 from voxceleb_data.transfer import Transfer
-from voxsrc.errors import ConfigError, VoxsrcError
+from voxsrc.command import add_debug_flag, run_command
+from voxsrc.errors import ConfigError
+from voxsrc.sources import audio_uris
 
 _EPILOG = """\
 from nothing to a feature set:
@@ -19,6 +23,9 @@ from nothing to a feature set:
   voxceleb-data prepare --audio '/data/vox2/vox2_dev_aac_part*' --output /data/vox2/train_list.txt
   voxceleb-data download vox1-test --from gs://my-bucket/voxceleb --output /data/vox1
   voxceleb-data trials vox1-O --output /data/vox1
+  voxceleb-data download vox1-dev --from gs://my-bucket/voxceleb --output /data/vox1
+  voxceleb-data prepare --audio '/data/vox1/vox1_dev_wav_part*' --audio /data/vox1/vox1_test_wav.zip \\
+      --output /data/vox1/list.txt
 then the feature-extractor with --audio '/data/vox2/vox2_dev_aac_part*' --list /data/vox2/train_list.txt
 """
 _DOWNLOAD_EPILOG = """\
@@ -31,6 +38,8 @@ never shown. Examples:
       --output /data/vox1
 """
 
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -40,21 +49,24 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"voxsrc {voxsrc.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--debug", action="store_true", help="show a traceback on errors")
+    for add in (_add_download, _add_verify, _add_trials, _add_prepare, _add_copy_subset):
+        add(commands)
+    return parser
 
-    download = commands.add_parser(
+
+def _add_download(commands: _Commands) -> None:
+    command = commands.add_parser(
         "download",
-        parents=[common],
         help="fetch an archive's parts, resumable, checked by MD5",
         description="Fetches the official parts of an archive and checks their MD5. Run it again after any "
         "interruption: it goes on where it was, and skips what is verified.",
         epilog=_DOWNLOAD_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    download.add_argument("archive", choices=ARCHIVES, help="which archive")
-    download.add_argument(
+    command.add_argument("archive", choices=ARCHIVES, help="which archive")
+    command.add_argument(
         "--from",
         dest="base",
         required=True,
@@ -62,46 +74,50 @@ def build_parser() -> argparse.ArgumentParser:
         help="where the parts lie: gs://bucket/folder, a local folder, or http(s)://…; an address may have "
         "{name} for the file's name and {key} for the value of --key-env in it",
     )
-    download.add_argument("--output", required=True, metavar="URI", help="local folder or gs://bucket/folder")
-    download.add_argument("--user-env", metavar="NAME", help="environment variable with the user name")
-    download.add_argument("--password-env", metavar="NAME", help="environment variable with the password")
-    download.add_argument("--key-env", metavar="NAME", help="environment variable with the key for {key}")
-    download.add_argument(
+    command.add_argument("--output", required=True, metavar="URI", help="local folder or gs://bucket/folder")
+    command.add_argument("--user-env", metavar="NAME", help="environment variable with the user name")
+    command.add_argument("--password-env", metavar="NAME", help="environment variable with the password")
+    command.add_argument("--key-env", metavar="NAME", help="environment variable with the key for {key}")
+    command.add_argument(
         "--parts-only", nargs="+", metavar="PART", help="only these parts, by name or ending (partaa partab)"
     )
-    download.add_argument(
+    command.add_argument(
         "--joined", action="store_true", help="fetch the joined zip, if BASE has that instead"
     )
-    download.add_argument("--verify", action="store_true", help="hash again what was verified before")
-    download.add_argument(
+    command.add_argument("--verify", action="store_true", help="hash again what was verified before")
+    command.add_argument(
         "--staging",
         type=Path,
         default=Path("~/.cache/voxceleb-data"),
         metavar="DIR",
         help="local folder for one part at a time on its way to a bucket (default: %(default)s)",
     )
-    download.set_defaults(run=_download)
+    command.set_defaults(function=_download)
+    add_debug_flag(command)
 
-    verify = commands.add_parser(
+
+def _add_verify(commands: _Commands) -> None:
+    command = commands.add_parser(
         "verify",
-        parents=[common],
         help="check the MD5 of what is there",
         description="Hashes every official file in a folder or bucket; names missing and damaged ones and "
         "then exits with 1.",
     )
-    verify.add_argument("folder", metavar="DIR", help="local folder or gs://bucket/folder")
-    verify.add_argument(
+    command.add_argument("folder", metavar="DIR", help="local folder or gs://bucket/folder")
+    command.add_argument(
         "--archive",
         action="append",
         default=[],
         choices=ARCHIVES,
         help="an archive that must be whole; may be repeated (default: those of which something is there)",
     )
-    verify.set_defaults(run=_verify)
+    command.set_defaults(function=_verify)
+    add_debug_flag(command)
 
-    lists = commands.add_parser(
+
+def _add_trials(commands: _Commands) -> None:
+    command = commands.add_parser(
         "trials",
-        parents=[common],
         help="fetch VoxCeleb's own trial and utterance lists",
         description="Fetches official lists and checks them. vox1-O, -E and -H are the cleaned lists, on "
         "which results are published today; those before cleaning end in -original.",
@@ -110,63 +126,67 @@ def build_parser() -> argparse.ArgumentParser:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    lists.add_argument(
+    command.add_argument(
         "lists", nargs="+", choices=LISTS, metavar="LIST", help="see below; several may be given"
     )
-    lists.add_argument("--output", required=True, metavar="DIR", help="local folder or gs://bucket/folder")
-    lists.add_argument(
+    command.add_argument("--output", required=True, metavar="DIR", help="local folder or gs://bucket/folder")
+    command.add_argument(
         "--base-url",
         action="append",
         metavar="URL",
         help=f"folder with the official files; may be repeated (default: {' then '.join(LIST_BASE_URLS)})",
     )
-    lists.set_defaults(run=_trials)
+    command.set_defaults(function=_trials)
+    add_debug_flag(command)
 
-    make_list = commands.add_parser(
+
+def _add_prepare(commands: _Commands) -> None:
+    command = commands.add_parser(
         "prepare",
-        parents=[common],
         help="make an utterance list from a folder or an archive",
         description="Lists audio that lies as speaker/[session/]file below some common folder, in lines "
         "`speaker path`, always in the same order.",
     )
-    make_list.add_argument(
-        "--audio", required=True, metavar="URI", help="folder, tar, zip, or parts ('…part*'); local or gs://"
+    command.add_argument(
+        "--audio",
+        action="append",
+        required=True,
+        metavar="URI",
+        help="folder, tar, zip, or parts ('…part*'); local or gs://; may be repeated, no utterance in two",
     )
-    make_list.add_argument("--output", required=True, metavar="LIST", help="the list to write")
-    make_list.add_argument("--trials", metavar="FILE", help="list only what these trials need")
-    make_list.set_defaults(run=_prepare)
+    command.add_argument("--output", required=True, metavar="LIST", help="the list to write")
+    command.add_argument("--trials", metavar="FILE", help="list only what these trials need")
+    command.set_defaults(function=_prepare)
+    add_debug_flag(command)
 
-    cut = commands.add_parser(
+
+def _add_copy_subset(commands: _Commands) -> None:
+    command = commands.add_parser(
         "copy-subset",
-        parents=[common],
         help="copy M utterances of each of N speakers, for local work",
         description="Copies a part of a corpus, chosen by hash and spread over the speakers' sessions, with "
         "a list.txt beside it.",
     )
-    cut.add_argument("--audio", required=True, metavar="URI", help="as in `prepare`")
-    cut.add_argument(
+    command.add_argument("--audio", required=True, metavar="URI", help="as in `prepare`, but only one")
+    command.add_argument(
         "--list", dest="list_uri", required=True, metavar="LIST", help="utterance list of the audio"
     )
-    cut.add_argument("--speakers", type=_positive, required=True, metavar="N", help="number of speakers")
-    cut.add_argument("--utterances", type=_positive, required=True, metavar="M", help="utterances of each")
-    cut.add_argument(
+    command.add_argument("--speakers", type=_positive, required=True, metavar="N", help="number of speakers")
+    command.add_argument(
+        "--utterances", type=_positive, required=True, metavar="M", help="utterances of each"
+    )
+    command.add_argument(
         "--seed", type=int, default=0, metavar="S", help="another seed, another choice (default: 0)"
     )
-    cut.add_argument("--output", required=True, metavar="DIR", help="local folder or gs://bucket/folder")
-    cut.set_defaults(run=_copy_subset)
-    return parser
+    command.add_argument("--output", required=True, metavar="DIR", help="local folder or gs://bucket/folder")
+    command.set_defaults(function=_copy_subset)
+    add_debug_flag(command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; an expected error gives one line and exit code 2."""
-    args = build_parser().parse_args(argv)
-    try:
-        return int(args.run(args))
-    except (VoxsrcError, OSError) as error:
-        if args.debug:
-            raise
-        print(f"voxceleb-data: {error}", file=sys.stderr)
-        return 2
+    """Runs the command; returns its exit code."""
+    parsed = build_parser().parse_args(argv)
+    return run_command(parsed.function, parsed)
 
 
 def _download(args: argparse.Namespace) -> int:
@@ -220,7 +240,7 @@ def _trials(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    prepared = prepare(args.audio, args.output, args.trials)
+    prepared = prepare(audio_uris(args.audio), args.output, args.trials)
     print(f"{args.output}: {prepared.summary}")
     if prepared.prefix:
         print(f"paths are relative to {prepared.prefix} in the audio; extraction finds that by itself")

@@ -1,13 +1,14 @@
 """Makes an utterance list from a folder or an archive that holds `speaker/[session/]file`."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from voxsrc import corpus
 from voxsrc.corpus import Utterance
 from voxsrc.errors import CorpusError
-from voxsrc.sources import Scan, Source, match_utterances, open_source
+from voxsrc.sources import Scan, SeveralSources, Source, match_utterances, open_sources
+from voxsrc.sources.base import without_suffix
 
 _NAMED_MISSING = 5
 
@@ -18,7 +19,8 @@ class Preparation:
 
     Attributes:
         utterances: In bytewise order of their paths, or in the order of the trials.
-        prefix: Folder within the audio to which the paths are relative; found again at extraction.
+        prefix: Folder within the audio to which the paths are relative; found again at extraction. Empty of
+            several sources, of which each may have its own.
         ignored: How many files were left out, by reason.
         notes: What else was found, for people to read.
     """
@@ -36,19 +38,19 @@ class Preparation:
         return f"{len(speakers):,} speakers, {len(sessions):,} sessions, {len(self.utterances):,} utterances"
 
 
-def prepare(audio_uri: str, output: str, trials_uri: str | None = None) -> Preparation:
-    """Lists the utterances of `audio_uri` and writes the list to `output`, atomically.
+def prepare(audio_uris: str | Sequence[str], output: str, trials_uri: str | None = None) -> Preparation:
+    """Lists the utterances of `audio_uris` and writes the list to `output`, atomically.
 
     Args:
-        audio_uri: Folder, tar, zip, or parts of one; local or in a bucket.
+        audio_uris: Folder, tar, zip, or parts of one, or several of them; local or in a bucket.
         output: Where the list goes.
         trials_uri: A trial list; with it, only the utterances that it names are listed, under its names.
 
     Raises:
         CorpusError: If there is no audio, it does not lie as `speaker/[session/]file`, or that of a trial is
-            missing.
+            missing, or two sources have the same utterance.
     """
-    source = open_source(audio_uri)
+    source = open_sources(audio_uris)
     try:
         prepared = _all_utterances(source) if trials_uri is None else _trial_utterances(source, trials_uri)
     finally:
@@ -57,7 +59,29 @@ def prepare(audio_uri: str, output: str, trials_uri: str | None = None) -> Prepa
     return prepared
 
 
-def _all_utterances(source: Source) -> Preparation:
+def _all_utterances(source: Source | SeveralSources) -> Preparation:
+    if not isinstance(source, SeveralSources):
+        return _all_of(source)
+    parts = {each.uri: _all_of(each) for each in source.sources}
+    source_of: dict[str, str] = {}
+    for uri, part in parts.items():
+        for utterance in part.utterances:
+            # Extraction would find either, whatever its suffix.
+            if (other := source_of.setdefault(without_suffix(utterance.utterance_id), uri)) != uri:
+                raise CorpusError(
+                    f"{utterance.utterance_id} is in {other} and in {uri}; leave one of these out, or the "
+                    "utterances out of one of them"
+                )
+    utterances = [utterance for part in parts.values() for utterance in part.utterances]
+    return Preparation(
+        sorted(utterances, key=lambda utterance: utterance.utterance_id.encode()),
+        "",
+        sum((part.ignored for part in parts.values()), Counter()),
+        [f"{uri}: {note}" for uri, part in parts.items() for note in (part.summary, *part.notes)],
+    )
+
+
+def _all_of(source: Source) -> Preparation:
     scan = source.scan()
     paths, ignored = usable_paths(scan)
     if not paths:
@@ -91,15 +115,15 @@ def _reason_to_ignore(path: str, num_bytes: int) -> str | None:
     return None if num_bytes else "empty"
 
 
-def _trial_utterances(source: Source, trials_uri: str) -> Preparation:
+def _trial_utterances(source: Source | SeveralSources, trials_uri: str) -> Preparation:
     listed = utterances_of_trials(corpus.read_trials(trials_uri).utterance_ids())
     matching = match_utterances(source, listed)
     if matching.missing:
         named = ", ".join(u.utterance_id for u in matching.missing[:_NAMED_MISSING])
         raise CorpusError(
             f"{len(matching.missing):,} of the {len(listed):,} utterances in {trials_uri} are not in "
-            f"{source.uri} ({named}, …); VoxCeleb1-O needs vox1-test, E and H need vox1-dev and vox1-test "
-            "in one folder"
+            f"{source.uri} ({named}, …); VoxCeleb1-O needs vox1-test, E and H need vox1-dev and vox1-test: "
+            "name both as --audio"
         )
     return Preparation(listed, matching.prefix, Counter(), matching.notes)
 

@@ -144,7 +144,8 @@ def _add_content_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="look at the audio anew; make again what options, changed files or rejected utterances concern",
+        help="look at the audio anew; make again what options, rejected utterances, or files of another "
+        "checksum or, where they have none, time of change concern",
     )
     _add_executor_input(parser)
 
@@ -196,9 +197,7 @@ def _run(parsed: argparse.Namespace) -> None:
     num_shards = _ensure_plan(parsed, options)
     if parsed.dry_run:
         return
-    _extract_with_progress(
-        parsed.output, range(num_shards), parsed.num_workers, remake_rejected=parsed.overwrite
-    )
+    _extract_with_progress(parsed.output, range(num_shards), parsed.num_workers)
     _conclude(parsed, finish(parsed.output))
 
 
@@ -282,6 +281,7 @@ def _ensure_plan(parsed: argparse.Namespace, options: ExtractionOptions) -> int:
         write_plan,
     )
     from feature_extractor.planning import make_plan
+    from feature_extractor.renewal import changes_since_planned, settle
 
     try:
         begun = read_plan(parsed.output)
@@ -294,7 +294,9 @@ def _ensure_plan(parsed: argparse.Namespace, options: ExtractionOptions) -> int:
         )
         same = not difference and begun.options.max_rejected == options.max_rejected
         if same and not parsed.dry_run and not parsed.overwrite:
-            print(f"continuing the extraction in {parsed.output}")
+            print(f"continuing the extraction in {parsed.output}", flush=True)
+            if note := changes_since_planned(parsed.output, begun):
+                print(f"note: {note}", flush=True)
             return begun.num_shards
         if difference and not parsed.overwrite:
             raise ConfigError(
@@ -320,13 +322,12 @@ def _ensure_plan(parsed: argparse.Namespace, options: ExtractionOptions) -> int:
 
         print(estimate(options, shards, getattr(parsed, "num_workers", 1)))
     else:
-        write_plan(parsed.output, plan, shards)
+        settled = settle(parsed.output, begun, plan, shards, overwrite=parsed.overwrite)
+        write_plan(parsed.output, plan, settled)
     return plan.num_shards
 
 
-def _extract_with_progress(
-    output_uri: str, shards: Sequence[int], num_workers: int, *, remake_rejected: bool = False
-) -> None:
+def _extract_with_progress(output_uri: str, shards: Sequence[int], num_workers: int) -> None:
     from feature_extractor.extraction import Progress, extract_shards
     from feature_extractor.plan import read_plan
 
@@ -348,7 +349,7 @@ def _extract_with_progress(
                 )
             bar.update(progress.num_utterances)
 
-        extract_shards(output_uri, shards, num_workers, show, remake_rejected=remake_rejected)
+        extract_shards(output_uri, shards, num_workers, show)
 
 
 @contextmanager

@@ -76,14 +76,13 @@ class ShardMaker:
             on_utterance(self._add(writer, planned, content))
         return writer.write(self._output_uri, shard)
 
-    def unfinished(self, shards: Sequence[int], *, remake_rejected: bool = False) -> list[int]:
+    def unfinished(self, shards: Sequence[int]) -> list[int]:
         """Those of the shards that are still to be made, in order."""
         ordered = sorted(shards)
         keys = [shard_key(self.plan, self._rows.shard(shard)) for shard in ordered]
 
         def is_finished(shard: int, key: str) -> bool:
-            record = read_valid_record(self._output_uri, shard, key)
-            return record is not None and not (remake_rejected and record.rejected)
+            return read_valid_record(self._output_uri, shard, key) is not None
 
         # A bucket answers in some 30 ms, and a large set has a thousand shards.
         with ThreadPoolExecutor(_CHECKS_AT_A_TIME) as pool:
@@ -124,12 +123,7 @@ class ShardMaker:
 
 
 def extract_shards(
-    output_uri: str,
-    shards: Sequence[int],
-    num_workers: int,
-    on_progress: Callable[[Progress], None],
-    *,
-    remake_rejected: bool = False,
+    output_uri: str, shards: Sequence[int], num_workers: int, on_progress: Callable[[Progress], None]
 ) -> int:
     """Makes those of the given shards that are not finished yet.
 
@@ -138,7 +132,6 @@ def extract_shards(
         shards: Their numbers.
         num_workers: Processes; 1 works in this one.
         on_progress: Called often.
-        remake_rejected: Make also finished shards again from which utterances were rejected.
 
     Returns:
         How many shards were made now.
@@ -148,7 +141,7 @@ def extract_shards(
     """
     maker = ShardMaker(output_uri)
     try:
-        unfinished = maker.unfinished(shards, remake_rejected=remake_rejected)
+        unfinished = maker.unfinished(shards)
         _report_finished(maker.plan, shards, unfinished, on_progress)
         if num_workers <= 1 or len(unfinished) <= 1:
             _extract_here(maker, unfinished, on_progress)

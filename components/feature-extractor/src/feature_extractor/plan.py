@@ -25,8 +25,9 @@ from voxsrc.feature_set.shard import RejectedUtterance
 from voxsrc.features import FbankSpec
 from voxsrc.sources import Member
 
-# Of a plan with one source of audio, and with several: then `audio` is a list, and each row has its `source`.
-_PLAN_VERSION, _PLAN_VERSION_SEVERAL = 1, 2
+# Rows of version 1 have no `source`, those of 1 and 2 no `stamp`.
+_PLAN_VERSION = 3
+_READ_VERSIONS = (1, 2, _PLAN_VERSION)
 # To be raised by any change that alters the bytes of a shard: older shards are then made again.
 _EXTRACTION_VERSION = 1
 _PLAN_JSON = "plan/plan.json"
@@ -42,8 +43,11 @@ _SCHEMA = pa.schema(
         ("stored_size", pa.int64()),
         ("method", pa.string()),
         ("crc32", pa.int64()),
+        ("source", pa.int64()),
+        ("stamp", pa.int64()),
     ]
 )
+_SOURCE_COLUMN = _SCHEMA.get_field_index("source")
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class PlannedUtterance:
     utterance: Utterance
     member: Member
 
-    def row(self, *, of_several: bool) -> tuple[str | int, ...]:
-        """The values of the plan's columns, with that of the source in a plan `of_several`."""
+    def row(self) -> tuple[str | int, ...]:
+        """The values of the plan's columns."""
         u, m = self.utterance, self.member
         return (
             u.utterance_id,
@@ -66,7 +70,8 @@ class PlannedUtterance:
             m.stored_size,
             m.method,
             m.crc32,
-            *((m.source,) if of_several else ()),
+            m.source,
+            m.stamp,
         )
 
 
@@ -137,17 +142,16 @@ def _of_several(options: ExtractionOptions) -> bool:
 
 def write_plan(output_uri: str, plan: Plan, shards: Sequence[Sequence[PlannedUtterance]]) -> None:
     """Writes the plan; `plan.json` last, so that a plan is whole or not there."""
-    buffer, of_several = io.BytesIO(), _of_several(plan.options)
-    schema = _SCHEMA.append(pa.field("source", pa.int64())) if of_several else _SCHEMA
-    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd") as writer:
         for shard in shards:
-            columns = zip(*(planned.row(of_several=of_several) for planned in shard), strict=True)
-            writer.write_table(pa.table(list(columns), schema=schema), row_group_size=len(shard))
+            columns = zip(*(planned.row() for planned in shard), strict=True)
+            writer.write_table(pa.table(list(columns), schema=_SCHEMA), row_group_size=len(shard))
     # An earlier plan must not stand beside these rows if this process is killed here.
     storage.delete(storage.join(output_uri, _PLAN_JSON), missing_ok=True)
     storage.write_bytes(storage.join(output_uri, _PLAN_ROWS), buffer.getvalue())
     fields = {
-        "plan_version": _PLAN_VERSION_SEVERAL if of_several else _PLAN_VERSION,
+        "plan_version": _PLAN_VERSION,
         "voxsrc_version": voxsrc.__version__,
         "settings": content_settings(plan.options, plan.list_sha256),
         "list": plan.options.list_uri,
@@ -177,11 +181,10 @@ def read_plan(output_uri: str) -> Plan:
         raise NotFoundError(f"{output_uri} has no plan; make one with `feature-extractor plan`") from error
     try:
         fields = json.loads(content)
-        if fields["plan_version"] not in (_PLAN_VERSION, _PLAN_VERSION_SEVERAL):
+        if fields["plan_version"] not in _READ_VERSIONS:
             raise FeatureSetError(
-                f"{uri} has version {fields['plan_version']}, this program reads {_PLAN_VERSION} and "
-                f"{_PLAN_VERSION_SEVERAL}; delete it and plan "
-                "again, or use the program that made it"
+                f"{uri} has version {fields['plan_version']}, this program reads {_READ_VERSIONS[0]} to "
+                f"{_PLAN_VERSION}; delete it and plan again, or use the program that made it"
             )
         settings = fields["settings"]
         audio = settings["audio"]
@@ -225,18 +228,29 @@ class PlanRows:
             )
         self._file = pq.ParquetFile(io.BytesIO(content))
 
-    def shard(self, shard: int) -> list[PlannedUtterance]:
-        """The utterances of one shard, in the order in which they are stored."""
+    def shard(self, shard: int, *, step: int = 1) -> list[PlannedUtterance]:
+        """Every `step`-th of a shard's utterances, in the order in which they are stored."""
         table = self._file.read_row_group(shard)
+        if step > 1:
+            table = table.take(list(range(0, table.num_rows, step)))
+        names = table.column_names[3:]
         rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-        return [PlannedUtterance(Utterance(*row[:3]), Member(*row[3:])) for row in rows]
+        return [
+            PlannedUtterance(Utterance(*row[:3]), Member(**dict(zip(names, row[3:], strict=True))))
+            for row in rows
+        ]
 
 
 def shard_key(plan: Plan, utterances: Sequence[PlannedUtterance]) -> str:
-    """Hash of all that decides a shard's bytes: equal keys, equal shards."""
+    """Hash of all that decides a shard's bytes, as far as can be told without reading the audio.
+
+    Stamps are no part of it: audio that was copied, fetched again, or mounted elsewhere would look as if it
+    had changed, and what an interrupted extraction has finished would be lost. See `renewal`.
+    """
     settings = {**content_settings(plan.options, ""), "extraction_version": _EXTRACTION_VERSION}
     del settings["num_shards"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    num_columns = _SOURCE_COLUMN + _of_several(plan.options)
     for planned in utterances:
-        digest.update(json.dumps(planned.row(of_several=_of_several(plan.options))).encode())
+        digest.update(json.dumps(planned.row()[:num_columns]).encode())
     return digest.hexdigest()
