@@ -14,8 +14,9 @@ usage() {
 Usage: gcp-cluster/create_node_pools.sh [--gpu TYPE,TYPE…] [--zones ZONE,ZONE…] [options]
 
 Creates the pools of pools.tsv, Spot and on-demand, each scaling from zero nodes: those for
-CPUs and those of the GPU types asked for. Existing pools are left alone; delete one before
-making it anew with another shape.
+CPUs and those of the GPU types asked for. Of an existing pool, the most nodes are set to
+what the settings say; another nodes' account is an error; another machine type or other
+zones are told, with the command that changes them.
 
   --gpu TYPES    t4, l4, v100, a100-40gb, a100-80gb, h100 or none; repeatable, or separated
                  by commas; default: VOXSRC_GPU_TYPES
@@ -84,14 +85,45 @@ create_pool() {
   }
 }
 
+# check_pool NAME: makes the existing pool, which `found` describes, what the settings say, or says how.
+check_pool() {
+  local pool_machine zones account found_nodes max_nodes wanted_machine
+  local named=("$1" "$at_project" "--cluster=$VOXSRC_CLUSTER" "$at_zone")
+  local anew="delete it (gcloud container node-pools delete ${named[*]}), then run this again"
+  IFS='|' read -r _ pool_machine found_nodes zones account <<<"$found"
+  # shellcheck disable=SC2154  # read_pool sets the columns
+  {
+    read_pool "$1"
+    wanted_machine="$machine_type" max_nodes="$VOXSRC_GPU_MAX_NODES"
+    if [[ "$gpu" == none ]]; then
+      wanted_machine="${VOXSRC_CPU_MACHINE_TYPE:-$machine_type}" max_nodes="$VOXSRC_CPU_MAX_NODES"
+    fi
+  }
+  [[ -z "$account" || "$account" == "$VOXSRC_NODE_SERVICE_ACCOUNT" ]] ||
+    die "nodes of pool $1 act as $account; VOXSRC_NODE_SERVICE_ACCOUNT says $VOXSRC_NODE_SERVICE_ACCOUNT: $anew"
+  if [[ "$found_nodes" != "$max_nodes" ]]; then
+    say "pool $1 has at most ${found_nodes:-another number of} nodes; the settings say $max_nodes: changed"
+    run gcloud container node-pools update "${named[@]}" \
+      --enable-autoscaling --total-min-nodes=0 "--total-max-nodes=$max_nodes"
+  fi
+  [[ "$pool_machine" == "$wanted_machine" ]] ||
+    say "warning: machines of pool $1 are $pool_machine; the settings say $wanted_machine: left alone; to change them, $anew"
+  [[ "$(sorted_list "$zones")" == "$(sorted_list "$VOXSRC_NODE_ZONES")" ]] ||
+    say "warning: pool $1 is in $(sorted_list "$zones"); the settings say $(sorted_list "$VOXSRC_NODE_ZONES"): left alone.\
+ To change it: gcloud container node-pools update ${named[*]} --node-locations=$VOXSRC_NODE_ZONES"
+}
+
 # A cluster makes one pool at a time: what an interrupted earlier run began comes first.
 $dry_run || wait_for_operations
+pool_fields='--format=value[separator=|](status,config.machineType,autoscaling.totalMaxNodeCount,locations.list(),config.serviceAccount)'
 for pool_name in $pools; do
   if exists gcloud container node-pools describe "$pool_name" "$at_project" "--cluster=$VOXSRC_CLUSTER" "$at_zone" \
-    '--format=value(status)'; then
-    case "$found" in
-      RUNNING | RUNNING_WITH_ERROR | RECONCILING | PROVISIONING) say "pool $pool_name exists: left alone" ;;
-      *) die "pool $pool_name is $found; expected RUNNING: delete it (gcloud container node-pools delete $pool_name \
+    "$pool_fields"; then
+    case "${found%%|*}" in
+      RUNNING | RUNNING_WITH_ERROR | RECONCILING | PROVISIONING)
+        say "pool $pool_name exists: compared with the settings"
+        check_pool "$pool_name" ;;
+      *) die "pool $pool_name is ${found%%|*}; expected RUNNING: delete it (gcloud container node-pools delete $pool_name \
 --cluster=$VOXSRC_CLUSTER $at_zone $at_project), then run this again" ;;
     esac
   else

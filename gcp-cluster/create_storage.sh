@@ -14,7 +14,8 @@ Usage: gcp-cluster/create_storage.sh [options]
 Creates, in the cluster's region, the bucket (private, access by IAM alone; lifecycle.json
 deletes checkpoints under runs/ after 60 days and never a model) and the Artifact Registry
 repository (cleanup_policy.json deletes old images, keeping the ten newest of each). What
-exists is kept; the lifecycle rules and the cleanup policy are set in any case.
+exists is kept; the lifecycle rules, the days for which deleted objects are kept and the
+cleanup policy are set in any case.
 TEXT
 }
 
@@ -22,16 +23,22 @@ begin "$@"
 no_arguments
 need gcloud
 
-if exists gcloud storage buckets describe "gs://$VOXSRC_BUCKET" '--format=value(location)'; then
-  say "bucket $VOXSRC_BUCKET exists: left alone"
-  [[ -z "$found" || "$(tr '[:upper:]' '[:lower:]' <<<"$found")" == "$VOXSRC_REGION" ]] ||
-    say "warning: it lies in $found, not in $VOXSRC_REGION: reading it from the cluster costs money and time"
+if exists gcloud storage buckets describe "gs://$VOXSRC_BUCKET" \
+  '--format=value[separator=|](location,public_access_prevention,uniform_bucket_level_access)'; then
+  IFS='|' read -r location prevention uniform <<<"$found"
+  say "bucket $VOXSRC_BUCKET exists: left alone, but for its rules"
+  [[ -z "$location" || "$(tr '[:upper:]' '[:lower:]' <<<"$location")" == "$VOXSRC_REGION" ]] ||
+    say "warning: it lies in $location, not in $VOXSRC_REGION: reading it from the cluster costs money and time"
+  [[ "$prevention" == enforced && "$uniform" == True ]] ||
+    say "warning: it may be made public, or has access lists of single objects; to close it: gcloud storage buckets update\
+ gs://$VOXSRC_BUCKET --public-access-prevention --uniform-bucket-level-access"
 else
   run gcloud storage buckets create "gs://$VOXSRC_BUCKET" "$at_project" "$at_region" \
     --default-storage-class=STANDARD --uniform-bucket-level-access --public-access-prevention \
     "--soft-delete-duration=${VOXSRC_SOFT_DELETE_DAYS}d"
 fi
-run gcloud storage buckets update "gs://$VOXSRC_BUCKET" "--lifecycle-file=$gcp_cluster/lifecycle.json"
+run gcloud storage buckets update "gs://$VOXSRC_BUCKET" "--lifecycle-file=$gcp_cluster/lifecycle.json" \
+  "--soft-delete-duration=${VOXSRC_SOFT_DELETE_DAYS}d"
 
 if exists gcloud artifacts repositories describe "$registry_name" "$at_project" "$at_region" '--format=value(format)'; then
   [[ -z "$found" || "$found" == DOCKER ]] ||

@@ -11,16 +11,17 @@ usage() {
   cat <<'TEXT'
 Usage: gcp-cluster/delete_cluster.sh [options]
 
-Deletes Kubeflow Pipelines with its disks (the history of runs) and the cluster with all
-its nodes. The bucket, the image repository and the service accounts stay unless named.
-Asks for the cluster's name first.
+Deletes Kubeflow Pipelines with its disks (the history of runs), the cluster with all its
+nodes, and the router with Cloud NAT that create_cluster.sh made. The bucket, the image
+repository and the service accounts stay unless named. Asks for the cluster's name first.
 
   --with-bucket      also delete the bucket with everything in it: audio, features,
                      checkpoints, models; asks for the bucket's name too
   --with-registry    also delete the image repository
   --with-identities  also delete the service accounts and their rights
-  --skip-kfp         do not delete Kubeflow Pipelines first, if the cluster does not answer;
-                     its disks then stay, and status.sh lists them
+  --skip-kfp         do not delete Kubeflow Pipelines first, if the cluster does not answer
+                     or the namespace does not go away; its disks then stay, and
+                     status.sh lists them
   --yes              do not ask
 TEXT
 }
@@ -70,11 +71,19 @@ if exists gcloud container clusters describe "$VOXSRC_CLUSTER" "$at_project" "$a
   # A cluster's disks outlive it; those of deleted claims do not.
   if ! $skip_kfp; then
     get_credentials
+    hint='if the cluster does not answer, or the namespace does not go away, delete the cluster all the same with --skip-kfp'
     run kubectl delete namespace "$VOXSRC_KFP_NAMESPACE" --ignore-not-found --timeout=10m "--context=$context"
+    hint=''
   fi
   run gcloud container clusters delete "$VOXSRC_CLUSTER" "$at_project" "$at_zone" --quiet
 else
   say "no cluster $VOXSRC_CLUSTER: nothing to delete"
+fi
+# With it goes its NAT. A dry run names it only where the settings make one.
+if [[ "$VOXSRC_PRIVATE_NODES" == yes ]] || ! $dry_run; then
+  if exists gcloud compute routers describe "$router_name" "$at_project" "$in_region" '--format=value(name)'; then
+    run gcloud compute routers delete "$router_name" "$at_project" "$in_region" --quiet
+  fi
 fi
 if $with_bucket; then
   if exists gcloud storage buckets describe "gs://$VOXSRC_BUCKET" '--format=value(name)'; then

@@ -11,8 +11,8 @@ usage() {
   cat <<'TEXT'
 Usage: gcp-cluster/status.sh [options]
 
-Shows the cluster, its pools, its machines that run now, and Kubeflow Pipelines' disks: all
-that costs money besides the bucket and the images. Changes nothing.
+Shows the cluster, its pools, its machines that run now, its router with Cloud NAT, and
+Kubeflow Pipelines' disks: all that costs money besides the bucket and the images. Changes nothing.
 TEXT
 }
 
@@ -26,5 +26,7 @@ run gcloud container node-pools list "$at_project" "--cluster=$VOXSRC_CLUSTER" "
   '--format=table(name,config.machineType,config.spot,autoscaling.totalMaxNodeCount,status)'
 run gcloud compute instances list "$at_project" "--filter=name~^gke-$VOXSRC_CLUSTER-" \
   '--format=table(name,zone.basename(),machineType.basename(),scheduling.provisioningModel,status,creationTimestamp)'
+run gcloud compute routers list "$at_project" "--filter=name=$router_name" \
+  '--format=table(name,region.basename(),nats[].name.list():label=NAT)'
 run gcloud compute disks list "$at_project" "--filter=$kfp_disks" \
   '--format=table(name,zone.basename(),sizeGb,type.basename(),users.basename())'

@@ -92,9 +92,18 @@ class CloudCli:
     """
 
     def __init__(self) -> None:
-        kinds = ["services", "buckets", "repositories", "accounts", "clusters", "pools", "operations"]
+        kinds = [
+            "services",
+            "buckets",
+            "repositories",
+            "accounts",
+            "clusters",
+            "pools",
+            "operations",
+            "routers",
+        ]
         self.state: State = {kind: {} for kind in [*kinds, "kubernetes", "disks", "quotas"]}
-        self.state |= {"bindings": [], "forwards": 1}
+        self.state |= {"bindings": [], "forwards": 1, "networks": ["default"]}
         self.calls: list[Call] = []
         self.fail_at = self.kill_at = 0
         self.denied = ""

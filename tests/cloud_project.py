@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cloud_rules import Flags, State, check_nodes, expect, fail
+from cloud_rules import Flags, State, check_nodes, expect, fail, projected
 
 ZONE = r"[a-z]+-[a-z]+\d-[a-f]"
 REGION = r"[a-z]+-[a-z]+\d"
@@ -75,18 +75,29 @@ class Gcloud:
 
     def storage_buckets_describe(self) -> None:
         bucket = self.find("buckets", f"(gcloud.storage.buckets.describe) {self.names[0]} not found: 404.")
-        self.print(bucket["location"].upper())
+        flags = bucket["flags"]
+        resource = {
+            "location": bucket["location"].upper(),
+            "public_access_prevention": "enforced" if "public-access-prevention" in flags else "inherited",
+            "uniform_bucket_level_access": "uniform-bucket-level-access" in flags,
+        }
+        self.print(projected(resource, self.flags["format"]))
 
     def storage_buckets_create(self) -> None:
         self.place(REGION)
+        self.check_soft_delete()
+        self.create("buckets", self.names[0].removeprefix("gs://"), location=self.flags["location"])
+
+    def check_soft_delete(self) -> None:
         match = re.fullmatch(r"(\d+)d", self.flags["soft-delete-duration"])
         expect(
             match is not None and (int(match[1]) == 0 or 7 <= int(match[1]) <= 90), "--soft-delete-duration"
         )
-        self.create("buckets", self.names[0].removeprefix("gs://"), location=self.flags["location"])
 
     def storage_buckets_update(self) -> None:
         bucket = self.find("buckets", f"{self.names[0]} not found: 404.")
+        self.check_soft_delete()
+        bucket["flags"] = bucket["flags"] | {"soft-delete-duration": self.flags["soft-delete-duration"]}
         bucket["lifecycle"] = json.loads(Path(self.flags["lifecycle-file"]).read_text())
         for rule in bucket["lifecycle"]["lifecycle"]["rule"]:
             expect(rule["action"]["type"] in {"Delete", "AbortIncompleteMultipartUpload"}, "lifecycle action")
@@ -167,7 +178,25 @@ class Gcloud:
 
     def container_clusters_describe(self) -> None:
         self.place(ZONE)
-        self.print(self.find("clusters", "ResponseError: code=404, message=Not found: clusters.")["status"])
+        cluster = self.find("clusters", "ResponseError: code=404, message=Not found: clusters.")
+        flags = cluster.get("flags", {})
+        expect(flags.get("location", self.flags["location"]) == self.flags["location"], "code=404")
+        networks = {
+            "enabled": "enable-master-authorized-networks" in flags or None,
+            "cidrBlocks": [
+                {"cidrBlock": block}
+                for block in flags.get("master-authorized-networks", "").split(",")
+                if block
+            ],
+        }
+        resource = {
+            "status": cluster["status"],
+            "network": flags.get("network", "default"),
+            "subnetwork": flags.get("subnetwork", flags.get("network", "default")),
+            "networkConfig": {"defaultEnablePrivateNodes": "enable-private-nodes" in flags or None},
+            "controlPlaneEndpointsConfig": {"ipEndpointsConfig": {"authorizedNetworksConfig": networks}},
+        }
+        self.print(projected(resource, self.flags["format"]))
 
     def container_clusters_create(self) -> None:
         self.place(ZONE)
@@ -184,7 +213,24 @@ class Gcloud:
         )
         check_nodes(self.flags)
         self.account(self.flags["service-account"])
+        network = self.flags.get("network", "default")
+        expect(network in self.state["networks"], f"code=404, message=Not found: network {network}")
+        expect(
+            "enable-private-nodes" not in self.flags or "enable-ip-alias" in self.flags,
+            "Cannot specify --enable-private-nodes without --enable-ip-alias.",
+        )
         self.create("clusters", self.names[0], status="RUNNING")
+
+    def container_clusters_update(self) -> None:
+        self.place(ZONE)
+        cluster = self.find("clusters", "ResponseError: code=404, message=Not found: clusters.")
+        expect(not self.state["operations"], "code=400, message=CLUSTER_ALREADY_HAS_OPERATION")
+        given = self.flags.keys() - {"project", "location"}
+        expect(
+            given == {"enable-master-authorized-networks", "master-authorized-networks"},
+            "Exactly one of these must be specified, the networks only with what enables them",
+        )
+        cluster["flags"] = cluster["flags"] | {name: self.flags[name] for name in given}
 
     def container_clusters_get_credentials(self) -> None:
         self.find("clusters", "ResponseError: code=404, message=Not found: clusters.")
@@ -208,7 +254,36 @@ class Gcloud:
 
     def container_node_pools_describe(self) -> None:
         expect(self.flags["cluster"] in self.state["clusters"], "code=404, message=Not found: clusters.")
-        self.print(self.find("pools", "ResponseError: code=404, message=Not found: nodePools.")["status"])
+        if self.names[0] == "default-pool":
+            pool = self.state["clusters"][self.flags["cluster"]]
+        else:
+            pool = self.find("pools", "ResponseError: code=404, message=Not found: nodePools.")
+        flags = pool["flags"]
+        resource = {
+            "status": pool["status"],
+            "config": {"machineType": flags["machine-type"], "serviceAccount": flags["service-account"]},
+            "autoscaling": {
+                "maxNodeCount": flags.get("max-nodes"),
+                "totalMaxNodeCount": flags.get("total-max-nodes"),
+            },
+            "locations": flags.get("node-locations", flags["location"]).split(","),
+        }
+        self.print(projected(resource, self.flags["format"]))
+
+    def container_node_pools_update(self) -> None:
+        self.place(ZONE)
+        expect(self.flags["cluster"] in self.state["clusters"], "code=404, message=Not found: clusters.")
+        expect(not self.state["operations"], "code=400, message=CLUSTER_ALREADY_HAS_OPERATION")
+        is_default = self.names[0] == "default-pool"
+        kind = "clusters" if is_default else "pools"
+        if is_default:
+            self.names = [self.flags["cluster"]]
+        pool = self.find(kind, "ResponseError: code=404, message=Not found: nodePools.")
+        total = "" if is_default else "total-"
+        scaling = {"enable-autoscaling", f"{total}min-nodes", f"{total}max-nodes"}
+        given = self.flags.keys() - {"project", "location", "cluster"}
+        expect(given == scaling, "Exactly one of these must be specified: node-locations, autoscaling, …")
+        pool["flags"] = pool["flags"] | {name: self.flags[name] for name in scaling}
 
     def container_node_pools_create(self) -> None:
         self.place(ZONE)
@@ -222,6 +297,38 @@ class Gcloud:
         check_nodes(self.flags)
         self.account(self.flags["service-account"])
         self.create("pools", self.names[0], status="RUNNING")
+
+    def router(self, name: str) -> State:
+        expect(re.fullmatch(REGION, self.flags.get("region", "")) is not None, "--region")
+        expect(name in self.state["routers"], f"Could not fetch resource: {name!r} was not found")
+        return dict(self.state["routers"][name])
+
+    def compute_routers_describe(self) -> None:
+        self.router(self.names[0])
+        self.print(self.names[0])
+
+    def compute_routers_create(self) -> None:
+        expect(re.fullmatch(REGION, self.flags.get("region", "")) is not None, "--region")
+        expect(self.flags["network"] in self.state["networks"], f"network {self.flags['network']}")
+        self.create("routers", self.names[0], nats={})
+
+    def compute_routers_delete(self) -> None:
+        expect(not self.state["clusters"], "the nodes of a cluster still use its NAT")
+        self.router(self.names[0])
+        del self.state["routers"][self.names[0]]
+
+    def compute_routers_list(self) -> None:
+        self.print(*self.state["routers"])
+
+    def compute_routers_nats_describe(self) -> None:
+        nats = self.router(self.flags["router"])["nats"]
+        expect(self.names[0] in nats, f"NAT `{self.names[0]}` not found")
+        self.print(self.names[0])
+
+    def compute_routers_nats_create(self) -> None:
+        nats = self.router(self.flags["router"])["nats"]
+        expect({"auto-allocate-nat-external-ips", "nat-all-subnet-ip-ranges"} <= self.flags.keys(), "ranges")
+        nats[self.names[0]] = self.flags
 
     def auth_configure_docker(self) -> None:
         # Without a host it would name those of gcr.io; without --quiet it asks.
@@ -248,7 +355,9 @@ class Gcloud:
         self.print(*self.state["disks"])
 
     def container_clusters_list(self) -> None:
-        self.print(*self.state["clusters"])
+        for name, cluster in self.state["clusters"].items():
+            place = cluster.get("flags", {}).get("location", "")
+            self.print(place if self.flags["format"] == "value(location)" else name)
 
     def container_node_pools_list(self) -> None:
         self.print(*self.state["pools"])

@@ -42,6 +42,24 @@ def expect(condition: bool, message: str) -> None:
         fail(message)
 
 
+def projected(resource: dict[str, Any], form: str) -> str:
+    """What gcloud prints of a resource for `--format=value(…)`, with the parts of it that the scripts use."""
+    match = re.fullmatch(r"value(?:\[separator=(.)\])?\((.+)\)", form)
+    expect(match is not None, f"--format={form}")
+    separator, fields = (match[1] or "\t", match[2]) if match else ("", "")
+    return separator.join(_field(resource, field.removesuffix(".list()")) for field in fields.split(","))
+
+
+def _field(resource: Any, path: str) -> str:
+    name, _, rest = path.partition(".")
+    found = (resource or {}).get(name.removesuffix("[]"))
+    if name.endswith("[]"):
+        return ",".join(_field(item, rest) for item in found or ())
+    if rest:
+        return _field(found, rest)
+    return ",".join(found) if isinstance(found, list) else "" if found is None else str(found)
+
+
 def check_labels(text: str) -> dict[str, str]:
     """`key=value,…` → the labels, by Kubernetes' syntax."""
     labels = dict(item.split("=", 1) for item in text.split(","))

@@ -35,14 +35,16 @@ print_command() {
   printf '\n'
 }
 
-# run COMMAND…: the only way in which these scripts change anything.
+# run COMMAND…: the only way in which these scripts change anything. A failure is told with `hint`, if there is one.
+hint=''
 run() {
   if $dry_run; then
     print_command "$@"
     return
   fi
   print_command "$@" >&2
-  "$@" || die "the command above failed with exit status $?; after correcting the cause, run this again: it continues"
+  "$@" || die "the command above failed with exit status $?; after correcting the cause, run this again: it continues\
+${hint:+; $hint}"
 }
 
 # run_eventually COMMAND…: as run, but tries again while what was just created is not visible everywhere yet.
@@ -91,6 +93,11 @@ exists() {
   return "$status"
 }
 
+# sorted_list ITEMS: prints the comma-separated items in order, to compare what has none.
+sorted_list() {
+  tr , '\n' <<<"$1" | sort -u | tr '\n' ' ' | sed 's/ *$//; s/^ *//; s/ /,/g'
+}
+
 # Ends the script if one of the named programs is missing; a dry run needs none.
 need() {
   local program
@@ -130,6 +137,9 @@ begin() {
     at_project="--project=$VOXSRC_PROJECT"
     at_zone="--location=$VOXSRC_ZONE"
     at_region="--location=$VOXSRC_REGION"
+    # The compute API's commands name it otherwise.
+    in_region="--region=$VOXSRC_REGION"
+    router_name="$VOXSRC_CLUSTER-router"
     registry_name="${VOXSRC_REGISTRY##*/}"
     context="gke_${VOXSRC_PROJECT}_${VOXSRC_ZONE}_$VOXSRC_CLUSTER"
     kfp_disks="description~created-for/pvc/namespace.*$VOXSRC_KFP_NAMESPACE"

@@ -4,6 +4,29 @@
 
 pool_columns='pool provisioning gpu accelerator gpus driver machine_type vcpus memory_gib local_ssds boot_disk_gb labels taints automatic_labels quotas'
 
+# machine_vcpus TYPE: prints the vCPUs that a machine type's name tells; fails if it tells none.
+machine_vcpus() {
+  if [[ "$1" =~ -(standard|highmem|highcpu)-([0-9]+)$ || "$1" =~ (^|-)custom-([0-9]+)-[0-9]+(-ext)?$ ]]; then
+    echo "${BASH_REMATCH[2]}"
+  elif [[ "$1" =~ ^e2-(micro|small|medium)$ ]]; then
+    echo 2
+  else
+    return 1
+  fi
+}
+
+# cpu_quotas TYPE: prints the metrics of the quota that cores of a machine type count in, as voxsrc.pipelines.machines
+# has them. CPUS_PER_VM_FAMILY, that of younger families, is not among those that `gcloud compute` lists.
+cpu_quotas() {
+  local family="${1%%-*}"
+  case "$family" in
+    e2) echo CPUS E2_CPUS ;;
+    n1 | f1 | g1 | g2 | a3 | custom) echo CPUS ;;
+    n2 | n2d | c2 | c2d | c3 | t2d | a2) echo "$(tr '[:lower:]' '[:upper:]' <<<"$family")_CPUS" ;;
+    *) echo CPUS_PER_VM_FAMILY ;;
+  esac
+}
+
 # Prints the pools, without comments and heading.
 list_pools() {
   local heading

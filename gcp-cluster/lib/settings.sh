@@ -22,6 +22,9 @@ VOXSRC_SERVICE_ACCOUNT;$account;NAME@PROJECT.iam.gserviceaccount.com, NAME of 6 
 VOXSRC_KUBERNETES_SERVICE_ACCOUNT;$name;a Kubernetes service account's name;pipeline-runner
 VOXSRC_NODE_SERVICE_ACCOUNT;$account;NAME@PROJECT.iam.gserviceaccount.com, NAME of 6 to 30 characters;voxsrc-nodes@\$VOXSRC_PROJECT.iam.gserviceaccount.com
 VOXSRC_KFP_SERVICE_ACCOUNT;$account;NAME@PROJECT.iam.gserviceaccount.com, NAME of 6 to 30 characters;voxsrc-kfp@\$VOXSRC_PROJECT.iam.gserviceaccount.com
+VOXSRC_NETWORK;$name;the name of a VPC network of the project;default
+VOXSRC_SUBNETWORK;$name;the name of a subnetwork of VOXSRC_REGION, or nothing;optional
+VOXSRC_PRIVATE_NODES;yes|no|own-nat;yes, no, or own-nat;no
 VOXSRC_AUTHORIZED_NETWORKS;$network(,$network)*;networks such as 192.0.2.0/24, or nothing;optional
 VOXSRC_SYSTEM_MACHINE_TYPE;$machine;a machine type such as e2-standard-4;e2-standard-4
 VOXSRC_SYSTEM_MAX_NODES;$count;a number of nodes, at least 1;3

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import pairwise
 
 import pytest
 
@@ -126,7 +127,7 @@ def test_both_documents_have_the_same_steps_and_each_is_a_command_that_is_here()
         elif "/" in program:
             assert (ROOT / program).stat().st_mode & 0o100, program
         else:
-            assert program in {"cp", "gcloud"}
+            assert program in {"cp", "gcloud", "mkdir"}
 
 
 def test_every_option_in_the_steps_is_one_that_the_command_has(capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,8 +140,20 @@ def test_every_option_in_the_steps_is_one_that_the_command_has(capsys: pytest.Ca
         assert all(word in known for word in command if word.startswith("--")), command
 
 
+def test_the_steps_write_only_what_git_ignores_and_each_file_once() -> None:
+    """A file that git does not know would make every image that is built then a dirty one."""
+    commands = steps(section(README, "## On Kubernetes"))
+    assert ["mkdir", "-p", "build"] in commands
+    assert "build/" in (ROOT / ".gitignore").read_text().splitlines()
+    targets = [word[1:] for command in commands for word in command if word.startswith(">")]
+    assert targets == ["build/data.yaml", "build/images.yaml"], "written anew by every repetition"
+    for verb in ("preflight", "submit"):
+        (command,) = [command for command in commands if verb in command]
+        assert [file for flag, file in pairwise(command) if flag == "--arguments"] == targets
+
+
 def test_the_readme_shows_the_parameters_that_the_scripts_print() -> None:
-    shown = re.search(r"```yaml\n# run\.yaml.*?```", README, re.DOTALL)
+    shown = re.search(r"```yaml\n# build/data\.yaml.*?```", README, re.DOTALL)
     assert shown is not None
     upload = (SCRIPTS / "upload_voxceleb.sh").read_text().partition("<<YAML\n")[2].partition("\nYAML")[0]
     names = re.findall(r"^(\w+):", shown[0], re.M)

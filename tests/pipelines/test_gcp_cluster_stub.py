@@ -91,9 +91,13 @@ def test_a_wrong_pool_is_refused(changes: dict[str, str | bool | None], message:
         "gcloud projects add-iam-policy-binding some-project --role=roles/owner",
         "gcloud storage buckets create gs://b -l europe-west4",
         "gcloud services enable compute",
+        "gcloud compute routers create r --location=europe-west4 --network=default",
+        "gcloud compute routers nats create n --region=europe-west4",
+        "gcloud container clusters update c --location=europe-west4-a --master-authorised-networks=any",
         "kubectl apply -f file",
         "kubectl destroy namespace kubeflow",
         "kubectl wait crd/other --for=condition=established",
+        "kubectl patch deployment workflow-controller --type=strategic --file=patch.yaml",
         "git clone",
     ],
 )

@@ -74,30 +74,72 @@ def test_an_endpoint_elsewhere_needs_no_connection(cloud: Cloud) -> None:
 def test_the_quota_is_shown_beside_what_the_pools_want(cloud: Cloud) -> None:
     cloud.cli.state["quotas"] = {
         "region": [
+            ("CPUS", 24, 4),
             ("PREEMPTIBLE_CPUS", 0, 0),
             ("N2D_CPUS", 64, 8),
+            ("IN_USE_ADDRESSES", 8, 1),
             ("PREEMPTIBLE_NVIDIA_L4_GPUS", 2, 0),
             ("NVIDIA_L4_GPUS", 1, 0),
             ("NVIDIA_T4_GPUS", 1, 0),
             ("SSD_TOTAL_GB", 2000, 500),
             ("GPUS_ALL_REGIONS", 9, 9),
         ],
-        "project": [("GPUS_ALL_REGIONS", 4, 1), ("N2D_CPUS", 1, 1)],
+        "project": [("GPUS_ALL_REGIONS", 4, 1), ("CPUS_ALL_REGIONS", 32, 4), ("IN_USE_ADDRESSES", 1, 1)],
     }
     rows = [line.split(maxsplit=4) for line in cloud.succeed("show_quota").splitlines()]
     assert rows == [
         ["quota", "wanted", "limit", "used"],
-        ["PREEMPTIBLE_CPUS", "64", "0", "0", "0: the other CPU quotas count"],
+        ["CPUS", "28", "24", "4", "less than wanted"],
+        ["SSD_TOTAL_GB", "1190", "2000", "500"],
+        ["IN_USE_ADDRESSES", "13", "8", "1", "less than wanted"],
+        ["CPUS_ALL_REGIONS", "92", "32", "4", "less than wanted"],
+        ["PREEMPTIBLE_CPUS", "80", "0", "0", "0: the other CPU quotas count"],
         ["N2D_CPUS", "64", "64", "8", "less than wanted"],
         ["PREEMPTIBLE_NVIDIA_L4_GPUS", "2", "2", "0"],
         ["GPUS_ALL_REGIONS", "2", "4", "1"],
         ["PREEMPTIBLE_LOCAL_SSD_GB", "750", "-", "-", "not listed"],
         ["NVIDIA_L4_GPUS", "2", "1", "0", "less than wanted"],
         ["LOCAL_SSD_TOTAL_GB", "750", "-", "-", "not listed"],
-        ["SSD_TOTAL_GB", "1150", "2000", "500"],
     ]
     assert cloud.changing_calls() == []
     assert cloud.printed("show_quota") == [call.command for call in cloud.cli.calls]
+
+
+def test_the_wanted_quota_follows_the_settings(cloud: Cloud) -> None:
+    metrics = ["CPUS", "E2_CPUS", "N2_CPUS", "PREEMPTIBLE_CPUS", "IN_USE_ADDRESSES", "CPUS_ALL_REGIONS"]
+    cloud.cli.state["quotas"] = {"region": [(metric, 100, 0) for metric in metrics]}
+
+    def wanted(**settings: str) -> dict[str, str]:
+        shown = cloud.succeed("show_quota", **settings)
+        return {line.split()[0]: line.split()[1] for line in shown.splitlines()[1:]}
+
+    few = {"VOXSRC_GPU_TYPES": "none", "VOXSRC_CPU_MAX_NODES": "2", "VOXSRC_SYSTEM_MAX_NODES": "1"}
+    own = {"VOXSRC_CPU_MACHINE_TYPE": "n2-standard-16", "VOXSRC_SYSTEM_MACHINE_TYPE": "e2-standard-2"}
+    found = wanted(**few, **own)
+    assert found["SSD_TOTAL_GB"] == str(50 + 40 + 2 * 100)
+    assert {name: found[name] for name in ("CPUS", "E2_CPUS", "N2_CPUS", "PREEMPTIBLE_CPUS")} == {
+        "CPUS": "2",
+        "E2_CPUS": "2",
+        "N2_CPUS": "32",
+        "PREEMPTIBLE_CPUS": "32",
+    }
+    assert "N2D_CPUS" not in found
+    assert "CPUS_ALL_REGIONS" not in found, "only the project's counts"
+    assert wanted(**few)["IN_USE_ADDRESSES"] == "3"
+    assert wanted(**few, VOXSRC_PRIVATE_NODES="yes")["IN_USE_ADDRESSES"] == "1", "the NAT's"
+    assert "IN_USE_ADDRESSES" not in wanted(**few, VOXSRC_PRIVATE_NODES="own-nat")
+    shown = cloud.run("show_quota", VOXSRC_CPU_MACHINE_TYPE="x9-mega")
+    assert shown.returncode == 0
+    assert "the name x9-mega does not tell its vCPUs: they are left out" in shown.stderr
+
+
+def test_spot_machines_count_in_other_quotas_only_without_their_own(cloud: Cloud) -> None:
+    """An H100's pool is Spot alone, so that nothing else wants CPUS for it."""
+    settings = {"VOXSRC_GPU_TYPES": "h100", "VOXSRC_GPU_MAX_NODES": "1", "VOXSRC_SYSTEM_MAX_NODES": "1"}
+    for limit, cpus in ((100, 4), (0, 4 + 26)):
+        cloud.cli.state["quotas"] = {"region": [("PREEMPTIBLE_CPUS", limit, 0), ("CPUS", 100, 0)]}
+        shown = dict(line.split()[:2] for line in cloud.succeed("show_quota", **settings).splitlines())
+        assert shown["CPUS"] == str(cpus)
 
 
 def test_all_gpu_types_have_a_wanted_quota(cloud: Cloud) -> None:

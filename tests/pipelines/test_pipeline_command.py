@@ -39,10 +39,13 @@ def test_run_local_hands_on_arguments_and_flags(
         return SimpleNamespace(table=lambda: "a table", metrics=metrics, files={"report": tmp_path / "r"})
 
     monkeypatch.setattr(local, "run_local", run_local)
-    given = ["--set", "audio=/a", "--set", "output=/o", "--image", "train=t:1", "--env", "A=b=c"]
+    for name, text in (("data", "audio: /a\nparts: [0/1]"), ("more", "output: /o")):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    files = ["--arguments", f"{tmp_path}/data.yaml", "--arguments", f"{tmp_path}/more.yaml"]
+    given = [*files, "--set", "audio=/b", "--image", "train=t:1", "--env", "A=b=c"]
     assert voxsrc_pipeline("run-local", "extract", *given, "--mount", "/a", "--retries", "2") == 0
     assert asked["package"] == "extract"
-    assert asked["arguments"] == {"audio": "/a", "output": "/o"}
+    assert asked["arguments"] == {"audio": "/b", "parts": ["0/1"], "output": "/o"}
     assert asked["images"] == {"train": "t:1"}
     assert asked["environment"] == {"A": "b=c"}
     assert asked["mounts"] == [Path("/a")]

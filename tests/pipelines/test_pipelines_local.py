@@ -165,7 +165,7 @@ def test_the_train_pipeline_runs_commands_that_the_components_understand(
     parse = extractor_parser().parse_args
     plan = parse(commands["plan-extraction"][0][1:])
     assert (plan.audio, plan.list, plan.output) == (
-        "/data/train_audio",
+        ["/data/train_audio"],
         "/data/train_list",
         arguments["train_features"],
     )
@@ -223,7 +223,7 @@ def test_containers_may_do_no_more_than_pods(
 
 
 def test_the_parts_run_side_by_side(engine: FakeDocker, extract: dict[str, Any], tmp_path: Path) -> None:
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=300)
 
     def meet(step: str) -> None:
         if step == "extract-part":

@@ -141,7 +141,6 @@ def test_a_pod_that_is_larger_than_the_machine(server: KubernetesServer, gcloud:
     found = preflight([larger], read_pools(), cluster_of(server), Project(settings, gcloud), settings)
     (check,) = [check for check in found if check.state == "missing"]
     assert "8 vCPUs and 32 GiB a node" in check.found
-    # where the pool has a machine of one's own, its size is not known
     gcloud.pool("gpu-spot-l4")["config"]["machineType"] = "g2-standard-16"
     found = preflight([larger], read_pools(), cluster_of(server), Project(settings, gcloud), settings)
     assert all(check.state == "ok" for check in found)
@@ -152,8 +151,9 @@ def test_a_pod_that_is_larger_than_the_machine(server: KubernetesServer, gcloud:
     [
         ("PREEMPTIBLE_NVIDIA_L4_GPUS", 0, "or choose another GPU type"),
         ("GPUS_ALL_REGIONS", 0, "no other type helps"),
-        ("N2D_CPUS", 7, "column machine_type"),
         ("PREEMPTIBLE_CPUS", 7, "column machine_type"),
+        ("CPUS_ALL_REGIONS", 11, "column machine_type"),
+        ("IN_USE_ADDRESSES", 1, "VOXSRC_PRIVATE_NODES=yes"),
         ("PREEMPTIBLE_LOCAL_SSD_GB", 374, "column local_ssds"),
         ("SSD_TOTAL_GB", 99, "column boot_disk_gb"),
     ],

@@ -108,11 +108,11 @@ def test_a_warning_is_counted_and_does_not_end_with_1(
     voxsrc_pipeline: Run,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    gcloud.quota("N2D_CPUS", 8, usage=8)
+    gcloud.quota("PREEMPTIBLE_CPUS", 8, usage=8)
     workstation.write_text(json.dumps(gcloud.answers))
     assert voxsrc_pipeline(*arguments(tmp_path)) == 0
     printed = capsys.readouterr().out
-    assert "warning  quota N2D_CPUS in europe-west4: 8: 8 of 8 in use" in printed
+    assert "warning  quota PREEMPTIBLE_CPUS in europe-west4: 8: 8 of 8 in use" in printed
     assert printed.splitlines()[-1] == "nothing is missing, 1 warning"
 
 

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,22 @@ def test_values_of_another_type_are_refused(item: str, expected: str) -> None:
 def test_a_file_is_typed_too_and_set_wins(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("count: 1\nratio: 2\nitems: [1]\n")
-    assert read_arguments(optional(), ["count=5"], str(file)) == {"count": 5, "ratio": 2.0, "items": [1]}
+    assert read_arguments(optional(), ["count=5"], [str(file)]) == {"count": 5, "ratio": 2.0, "items": [1]}
     file.write_text("text: 2020\n")
     with pytest.raises(ConfigError, match="text: found 2020, expected text; quote it"):
-        read_arguments(optional(), [], str(file))
+        read_arguments(optional(), [], [str(file)])
+
+
+def test_files_add_up_and_a_name_in_two_of_them_is_an_error_that_names_both(tmp_path: Path) -> None:
+    data, images = tmp_path / "data.yaml", tmp_path / "images.yaml"
+    data.write_text("count: 1\nratio: 2\n")
+    images.write_text("items: [1]\n")
+    files = [str(data), str(images)]
+    assert read_arguments(optional(), [], files) == {"count": 1, "ratio": 2.0, "items": [1]}
+    images.write_text("ratio: 3\ncount: 1\n")
+    both = f"given in {re.escape(files[0])} and in {re.escape(files[1])}"
+    with pytest.raises(ConfigError, match=f"^count: {both}; ratio: {both}; expected each parameter in one"):
+        read_arguments(optional(), ["count=5"], files)
 
 
 def test_unknown_names_come_with_the_nearest_and_missing_ones_are_all_named() -> None:

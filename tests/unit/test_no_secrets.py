@@ -19,9 +19,9 @@ ASSIGNED = re.compile(
 )
 # Names that stand for anybody's, or that tests give wrongly on purpose.
 PLACEHOLDERS = {
-    "", "A", "BUCKET", "No_Bucket", "_x", "a-bucket", "another-project", "b", "bucket", "my-bucket",
+    "", "A", "B", "BUCKET", "No_Bucket", "_x", "a-bucket", "another-project", "b", "bucket", "my-bucket",
     "my-project", "name", "no-such-bucket", "no-such-bucket-here", "other-bucket", "p", "some-bucket",
-    "some-project", "there-is-no-such-bucket", "voxsrc-test", "x", "ümlaut", "…",
+    "some-project", "there-is-no-such-bucket", "voxsrc-no-such-bucket", "voxsrc-test", "x", "ümlaut", "…",
 }  # fmt: skip
 VARIABLE = re.compile(r"[${}<(\[*^]")
 NAMED_BUCKET = re.compile(r"gs://(?P<name>[^\s'\"`/]*)")

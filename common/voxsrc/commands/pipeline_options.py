@@ -44,7 +44,13 @@ def add_package(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", action="append", default=[], dest="sets", metavar="NAME=VALUE", help="a pipeline parameter"
     )
-    command.add_argument("--arguments", metavar="FILE", help="YAML file of parameters; --set wins over it")
+    command.add_argument(
+        "--arguments",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML file of parameters, repeatable, each parameter in one of the files; --set wins over them",
+    )
 
 
 def add_settings(command: argparse.ArgumentParser) -> None:

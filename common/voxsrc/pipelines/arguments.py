@@ -1,13 +1,14 @@
-"""Checks of a run's arguments that their types do not make: values with which a step could not begin or end.
+"""Reads a run's arguments from files, and makes the checks of them that their types do not make.
 
-The packages declare texts, lists and mappings; what else a value must be, their steps know only hours later.
+The packages declare texts, lists and mappings; what else a value must be, so that a step can begin and end,
+the steps know only hours later.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from voxsrc.config import suggestion
+from voxsrc.config import read_yaml, suggestion
 from voxsrc.errors import ConfigError
 
 OUR_PIPELINES = ("voxsrc-extract", "voxsrc-train")
@@ -15,6 +16,33 @@ OUR_PIPELINES = ("voxsrc-extract", "voxsrc-train")
 SCORINGS = ("cosine", "mean-distance", "as-norm", "plda")
 _PART = re.compile(r"(0|[1-9]\d*)/([1-9]\d*)")
 _SELECTOR_ENDING = "node_selector"
+
+
+def read_argument_files(files: Iterable[str]) -> dict[str, Any]:
+    """The values of several files together, not typed yet.
+
+    Args:
+        files: YAML mappings of names to values, local or gs://.
+
+    Raises:
+        ConfigError: A file cannot be used, or a name is in two files: which of them was meant, nobody knows.
+        StorageError: A file cannot be read.
+    """
+    from voxsrc import storage
+
+    given: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for file in files:
+        values = read_yaml(storage.read_bytes(file).decode("utf-8"), file)
+        if twice := sorted(values.keys() & given.keys()):
+            raise ConfigError(
+                "; ".join(f"{name}: given in {origin[name]} and in {file}" for name in twice)
+                + "; expected each parameter in one of the files given with --arguments, as no file "
+                "wins over another (--set wins over all)"
+            )
+        given |= values
+        origin |= dict.fromkeys(values, file)
+    return given
 
 
 def check_arguments(arguments: Mapping[str, Any], *, ours: bool) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from voxsrc.config import apply_overrides, read_yaml, suggestion
+from voxsrc.config import apply_overrides, suggestion
 from voxsrc.errors import ConfigError
-from voxsrc.pipelines.arguments import OUR_PIPELINES, check_arguments
+from voxsrc.pipelines.arguments import OUR_PIPELINES, check_arguments, read_argument_files
 from voxsrc.pipelines.settings import ROOT
 
 # The two pipelines that this repository has, by the name that the command line gives them.
@@ -119,25 +119,21 @@ def package_from(spec: Any, platform: Any, origin: str) -> Package:
 
 
 def read_arguments(
-    package: Package, sets: Iterable[str] = (), file: str | None = None, *, run_name: str | None = None
+    package: Package, sets: Iterable[str] = (), files: Iterable[str] = (), *, run_name: str | None = None
 ) -> dict[str, Any]:
     """The arguments of a run, typed and complete.
 
     Args:
         package: The pipeline.
-        sets: `name=value`; they win over the file.
-        file: A YAML mapping of names to values, local or gs://.
+        sets: `name=value`; they win over the files.
+        files: YAML mappings of names to values, local or gs://, no name in two of them.
         run_name: Fills the parameter `run_name`, if the pipeline has it and it is not given.
 
     Raises:
-        ConfigError: Unknown or missing parameters, all named at once, a value of another type, or one with
-            which no run can end.
+        ConfigError: Unknown or missing parameters, all named at once, one in two files, a value of another
+            type, or one with which no run can end.
     """
-    given: dict[str, Any] = {}
-    if file is not None:
-        from voxsrc import storage
-
-        given = read_yaml(storage.read_bytes(file).decode("utf-8"), file)
+    given = read_argument_files(files)
     texts: dict[str, str] = {}
     for item in sets:
         name, equals, text = item.partition("=")

@@ -69,17 +69,18 @@ class Pool(Nodes):
     Attributes:
         provisioning: spot or on-demand.
         gpu: Type as the scripts name it, or none.
-        vcpus: A node.
-        memory_gib: A node.
+        vcpus: A node; None where the settings name another machine type, of a size that is not known.
+        memory_gib: A node, likewise.
         local_ssds: A node, of 375 GB each.
         boot_disk_gb: A node.
-        quotas: Metrics of the project's quota for its cores and GPUs.
+        quotas: Metrics of the project's quota for its cores and GPUs. Cores count in PREEMPTIBLE_CPUS, if it
+            is there, and in the others only where the project has none of that one.
     """
 
     provisioning: str
     gpu: str
-    vcpus: int
-    memory_gib: float
+    vcpus: int | None
+    memory_gib: float | None
     local_ssds: int
     boot_disk_gb: int
     quotas: tuple[str, ...]

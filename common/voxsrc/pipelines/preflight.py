@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from voxsrc.pipelines.checks import Check
 from voxsrc.pipelines.cluster import Cluster, Project
 from voxsrc.pipelines.images import has_digest
+from voxsrc.pipelines.machines import Machines
 from voxsrc.pipelines.needs import StepNeeds
 from voxsrc.pipelines.pools import Nodes, Pool, fitting, misfits
 from voxsrc.pipelines.quotas import quota_checks
+from voxsrc.pipelines.retry_policy import retry_checks
 from voxsrc.pipelines.settings import Settings
 
 # Without these no run starts (manifests/kustomize/env/platform-agnostic of kubeflow/pipelines 2.17.0).
@@ -25,6 +27,7 @@ KFP_DEPLOYMENTS = (
 )
 _IDENTITY = "iam.gke.io/gcp-service-account"
 _SCRIPTS = "gcp-cluster"
+_PERMANENT = ("voxsrc/pool", "system")
 
 
 def preflight(
@@ -41,16 +44,23 @@ def preflight(
         pools: Of gcp-cluster/pools.tsv.
         cluster: The cluster.
         project: Its project.
-        settings: They name the service accounts.
+        settings: They name the service accounts, and machine types of pools that are to be made.
 
     Raises:
         ClusterError: The cluster cannot be read.
     """
+    nodes = cluster.nodes()
+    there, trouble = project.node_pools(), project.trouble
+    machines = Machines(pools, project)
+    pools = machines.as_made(pools, there or (), settings)
+    label, value = _PERMANENT
+    permanent = [node for node in nodes if node.labels.get(label) == value]
     return [
         *_kubeflow(cluster),
         _service_account(cluster, settings),
-        *_pools(needs, pools, cluster, project),
-        *quota_checks(needs, pools, project, settings),
+        *retry_checks(cluster),
+        *_pools(needs, pools, there, trouble, nodes, machines),
+        *quota_checks(needs, pools, project, settings, permanent, machines),
         *_images(needs, project),
     ]
 
@@ -102,13 +112,26 @@ def _service_account(cluster: Cluster, settings: Settings) -> Check:
 
 
 def _pools(
-    needs: Sequence[StepNeeds], pools: Sequence[Pool], cluster: Cluster, project: Project
+    needs: Sequence[StepNeeds],
+    pools: Sequence[Pool],
+    there: Sequence[Nodes] | None,
+    trouble: str,
+    nodes_now: Sequence[Nodes],
+    machines: Machines,
 ) -> Iterator[Check]:
-    """That each step has a pool on which its pods can run."""
-    there: Sequence[Nodes] | None = project.node_pools()
+    """That each step has a pool on which its pods can run.
+
+    Args:
+        needs: Of the steps.
+        pools: Of gcp-cluster/pools.tsv, with the machines that they have.
+        there: The cluster's pools; None if gcloud cannot tell.
+        trouble: Why it cannot.
+        nodes_now: Then these tell.
+        machines: Sizes of machine types.
+    """
     complete = there is not None
     if there is None:
-        there = list({node.name: node for node in cluster.nodes()}.values())
+        there = list({node.name: node for node in nodes_now}.values())
     for need, titles in _grouped(needs):
         what = f"nodes for {titles}: {_asked(need)}"
         if "node selector" in need.unknown or "tolerations" in need.unknown:
@@ -125,7 +148,7 @@ def _pools(
         fits = [nodes for nodes in there if not reasons[nodes.name]]
         planned = fitting(pools, need.node_selector, need.tolerations, need.gpus)
         if fits:
-            yield _size(what, need, planned, fits)
+            yield _size(what, need, planned, fits, machines)
         elif complete:
             yield Check(
                 what=what,
@@ -137,31 +160,43 @@ def _pools(
             yield Check(
                 what=what,
                 state="unknown",
-                found=f"no such node now; whether a pool could make one is not known ({project.trouble})",
+                found=f"no such node now; whether a pool could make one is not known ({trouble})",
                 remedy="install gcloud, log in and set VOXSRC_CLUSTER and VOXSRC_ZONE to know; if there is "
                 f"none: {_pool_remedy(need, planned, reasons)}",
             )
 
 
-def _size(what: str, need: StepNeeds, planned: Sequence[Pool], fits: Sequence[Nodes]) -> Check:
-    """That a pod is smaller than a node, where the pool is as the table has it."""
-    known = {(pool.name, pool.machine_type): pool for pool in planned}
-    sizes = [known.get((nodes.name, nodes.machine_type)) for nodes in fits]
+def _size(
+    what: str, need: StepNeeds, planned: Sequence[Pool], fits: Sequence[Nodes], machines: Machines
+) -> Check:
+    """That a pod is smaller than a node."""
+    sizes = {nodes.name: machines.size(nodes.machine_type) for nodes in fits}
     # a node keeps some of its cores and memory for itself
-    small = [
-        pool
-        for pool in sizes
-        if pool is not None and (need.cpus >= pool.vcpus or need.memory_gib >= pool.memory_gib)
-    ]
-    if len(small) == len(fits):
-        pool = small[0]
+    small = {
+        name: size
+        for name, size in sizes.items()
+        if size is not None and (need.cpus >= size.vcpus or need.memory_gib >= size.memory_gib)
+    }
+    if len(small) == len(sizes):
+        name, size = next(iter(small.items()))
         return Check(
             what=what,
             state="missing",
-            found=f"{pool.name} has {pool.vcpus} vCPUs and {pool.memory_gib:g} GiB a node, less what the "
-            "node itself needs",
+            found=f"{name} has {size.vcpus} vCPUs and {size.memory_gib:g} GiB a node, less what the node "
+            "itself needs",
             remedy=f"add a pool with a larger machine type to {_SCRIPTS}/pools.tsv, run "
             f"{_SCRIPTS}/create_node_pools.sh, and select it",
+        )
+    unknown = {nodes.name: nodes.machine_type for nodes in fits if sizes[nodes.name] is None}
+    if len(small) + len(unknown) == len(sizes) and (need.cpus or need.memory_gib):
+        types = ", ".join(sorted({machine_type or "of no known type" for machine_type in unknown.values()}))
+        return Check(
+            what=what,
+            state="unknown",
+            found=f"pool {', '.join(sorted(unknown))}: nobody could tell how large its machines "
+            f"are ({types})",
+            remedy="gcloud compute machine-types describe TYPE --zone=ZONE tells; they must have more "
+            "than the pod asks for, as nodes keep some for themselves",
         )
     names = ", ".join(sorted(nodes.name for nodes in fits))
     for pool, nodes in itertools.product(planned, fits):

@@ -62,11 +62,6 @@ class RunCost:
         return sum(step.on_demand_usd for step in self.steps)
 
     @property
-    def least_usd(self) -> float:
-        """As each step asks for; Spot where it may be either."""
-        return sum(s.on_demand_usd if s.provisioning == "on-demand" else s.spot_usd for s in self.steps)
-
-    @property
     def most_usd(self) -> float:
         """As each step asks for; on demand where it may be either."""
         return sum(s.spot_usd if s.provisioning == "spot" else s.on_demand_usd for s in self.steps)
