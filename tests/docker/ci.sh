@@ -16,8 +16,8 @@ started. Prints how long each step took.
 Environment: PYTHON names the interpreter with the development requirements (default:
 .venv/bin/python of this repository), DOCKER the client (default:
 one on the PATH whose engine answers, else Debian's own), VOXSRC_CPU_TORCH the
-CPU build of torch for the trainer's image (default: torch==2.13.0+cpu), which pip's
-own configuration must be able to find.
+CPU build of torch for the images of train and evaluate (default: see
+common/containers/pytorch/cpu_wheels.sh), which pip's own configuration must be able to find.
 TEXT
 }
 

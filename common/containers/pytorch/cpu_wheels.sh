@@ -13,9 +13,10 @@ hashes of env/requirements-NAME.txt, with a CPU build of torch. What DIR has alr
 not downloaded again. For Linux on x86-64, whatever Python runs pip here.
 
 Environment: PYTHON is an interpreter with pip (default python3). VOXSRC_CPU_TORCH is the
-CPU build of torch as a requirement (default torch==2.13.0+cpu): pip's own configuration,
-such as PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS, says where it is found. If it finds none,
-the exit code is 3.
+CPU build of torch as a requirement; by default that of the version in the requirements,
+else, with a warning, torch==2.13.0+cpu. pip's own configuration, such as
+PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS, says where it is found. If it finds none, the exit
+code is 3.
 TEXT
 }
 
@@ -28,7 +29,9 @@ case "${1:-}" in -h | --help) usage; exit 0 ;; esac
 (($# == 2)) || { usage >&2; exit 2; }
 requirements="$root/env/requirements-$1.txt"
 [[ -f "$requirements" ]] || die "no requirements of an image $1: $requirements; expected train or evaluate"
-torch="${VOXSRC_CPU_TORCH:-torch==2.13.0+cpu}"
+pinned="$(sed -n 's/^\(torch==[0-9.]*\).*/\1/p' "$requirements")"
+[[ -n "$pinned" ]] || die "$requirements pins no torch"
+older=torch==2.13.0+cpu
 
 download() {
   "${PYTHON:-python3}" -m pip download --quiet --no-deps --dest "$folder" --python-version 3.11 --implementation cp \
@@ -43,10 +46,25 @@ mkdir -p "$folder"
 without_cuda="$(mktemp)"
 trap 'rm -f "$without_cuda"' EXIT
 "$root/common/containers/pytorch/without_cuda.sh" "$requirements" >"$without_cuda"
-download "$torch" || {
-  echo "cpu_wheels.sh: pip finds no $torch; name an index that has it in pip's configuration, or another build in" \
-    'VOXSRC_CPU_TORCH' >&2
+if [[ -n "${VOXSRC_CPU_TORCH:-}" ]]; then
+  torch="$VOXSRC_CPU_TORCH"
+  found="$(download "$torch" 2>&1)" || torch=''
+else
+  torch="$pinned+cpu"
+  found="$(download "$torch" 2>&1)" || {
+    torch="$older"
+    if found+=$'\n'"$(download "$torch" 2>&1)"; then
+      echo "cpu_wheels.sh: pip finds no $pinned+cpu, which the other images have; takes $torch" >&2
+    else
+      torch=''
+    fi
+  }
+fi
+if [[ -z "$torch" ]]; then
+  printf '%s\n' "$found" >&2
+  echo "cpu_wheels.sh: pip finds no ${VOXSRC_CPU_TORCH:-$pinned+cpu}; name an index that has it in pip's" \
+    'configuration, or another build in VOXSRC_CPU_TORCH' >&2
   exit 3
-}
+fi
 download --require-hashes --requirement "$without_cuda"
 download --require-hashes --requirement "$root/env/requirements-build.txt"
