@@ -10,14 +10,17 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from voxsrc import storage
 from voxsrc.corpus import TrialList
-from voxsrc.errors import VoxsrcError
+from voxsrc.errors import ConfigError, VoxsrcError
 
+# As an evaluation names them.
+SCORES_NAME = "scores.txt"
 _LISTED = 10
 
 
@@ -60,6 +63,27 @@ class MatchedScores:
     scores: NDArray[np.float64]
     num_swapped: int
     num_extra: int
+
+
+def named_scores(compare: str) -> tuple[str, str]:
+    """Name and score file of a system that `--compare` gives, as `NAME=FILE` or as `FILE` alone.
+
+    Alone it is named after the file, or after its folder if it is an evaluation's `scores.txt`. A name has no
+    slash: `runs/lr=0.1/scores.txt` is a file.
+
+    Raises:
+        ConfigError: If one of both is empty.
+    """
+    name, equals, uri = compare.partition("=")
+    if not equals or "/" in name:
+        uri = compare.strip()
+        path = PurePosixPath(uri)
+        name = path.parent.name if path.name == SCORES_NAME and path.parent.name else path.stem
+    if not (name.strip() and uri.strip()):
+        raise ConfigError(
+            f"--compare {compare!r}: expected a score file, or one with a name, such as baseline=scores.txt"
+        )
+    return name.strip(), uri.strip()
 
 
 def read_scores(uri: str) -> ScoreFile:

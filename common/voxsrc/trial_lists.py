@@ -199,9 +199,9 @@ def recognise(source: bytes | str) -> Recognition:
         return Recognition(None, None, len(lines))
     unix = b"\n".join(line.rstrip() for line in lines)
     dos = unix.replace(b"\n", b"\r\n")
-    normalised = {_md5(text) for text in (unix, unix + b"\n", dos, dos + b"\r\n")}
+    normalised = {md5_of(text) for text in (unix, unix + b"\n", dos, dos + b"\r\n")}
     for official in alike:
-        if official.md5 == _md5(content):
+        if official.md5 == md5_of(content):
             return Recognition(official, "checksum", len(lines))
         if official.md5 in normalised:
             return Recognition(official, "normalised", len(lines))
@@ -276,5 +276,6 @@ def contradictions(trials: TrialList, speakers: Sequence[tuple[str, str]]) -> li
     return [index for index, label in enumerate(trials.labels.tolist()) if same[index] != (label == 1)]
 
 
-def _md5(content: bytes) -> str:
+def md5_of(content: bytes) -> str:
+    """The MD5 of a list, hexadecimal: what is published of official ones."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()

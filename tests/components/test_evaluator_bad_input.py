@@ -11,7 +11,7 @@ from training_runs import write_speakers
 from voxsrc.corpus import read_trials
 from voxsrc.errors import ConfigError
 from voxsrc.feature_set import FeatureSet
-from voxsrc.features import FbankSpec
+from voxsrc.features import FbankSpec, preset
 
 
 def names_of(trained: Trained) -> list[str]:
@@ -98,6 +98,9 @@ def test_features_of_another_spec(trained: Trained, evaluations: Evaluations, tm
         outcome = evaluations(*job(trained, flag, others), "--output", tmp_path / "output")
         assert outcome.code == 1
         assert outcome.error.startswith(f"{others} has other features than asked for: preemphasis")
+    other_preset = write_speakers(tmp_path / "kaldi80", spec=preset("kaldi80", window="hamming"))
+    outcome = evaluations(*job(trained, "--features", other_preset), "--output", tmp_path / "output")
+    assert "has other features than asked for: kaldi80 with window=hamming, expected lfb40" in outcome.error
     assert evaluations.num_batches == 0
 
 
@@ -124,8 +127,9 @@ def test_what_is_not_there_is_named(
         ({"top_cohort": 1}, "--top-cohort is 1; expected at least 2"),
         ({"cohort_utterances": 0}, "--cohort-utterances is 0; expected at least 1"),
         ({"num_resamples": -1}, "--num-resamples is -1; expected at least 0"),
-        ({"compare": ("scores.txt",)}, "--compare 'scores.txt': expected NAME=SCORES"),
-        ({"compare": ("=scores.txt",)}, "--compare '=scores.txt': expected NAME=SCORES"),
+        ({"compare": ("baseline=",)}, "--compare 'baseline=': expected a score file, or one with a name"),
+        ({"compare": ("=scores.txt",)}, "--compare '=scores.txt': expected a score file, or one with a name"),
+        ({"compare": ("a/cosine.txt",)}, "--compare: the names cosine, cosine are not distinct"),
         ({"compare": ("a=x", "a=y")}, "--compare: the names cosine, a, a are not distinct"),
         ({"compare": ("cosine=x",)}, "--compare: the names cosine, cosine are not distinct"),
     ],

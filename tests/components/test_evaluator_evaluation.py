@@ -190,16 +190,19 @@ def test_what_other_options_left_behind_is_deleted(
     def files() -> set[str]:
         return {path.name for path in output.iterdir()} - {"embeddings"}
 
+    def evaluate(*more: str | Path) -> int:
+        return evaluations(*job(trained, *more), "--output", output, "--overwrite").code
+
     missing = tmp_path / "missing.txt"
     missing.write_text(f"1 {names[0]} {names[1]}\n0 {names[0]} nobody/s0/0.wav\n")
-    assert evaluations(*job(trained, "--trials", missing), "--output", output).code == 1
+    assert evaluate("--trials", missing) == 1
     assert files() == {"unusable_utterances.txt"}
-    assert evaluations(*job(trained), "--output", output).code == 0
-    assert files() == {"scores.txt", "log_likelihood_ratios.txt", "metrics.json"}
-    assert evaluations(*job(trained, "--scoring", "mean-distance"), "--output", output).code == 0
-    assert files() == {"scores.txt", "metrics.json"}
+    assert evaluate() == 0
+    assert files() == {"evaluation.json", "scores.txt", "log_likelihood_ratios.txt", "metrics.json"}
+    assert evaluate("--scoring", "mean-distance") == 0
+    assert files() == {"evaluation.json", "scores.txt", "metrics.json"}
     (output / "report.html").write_text("of before")
-    assert evaluations(*job(trained, "--trials", blind), "--output", output).code == 0
-    assert files() == {"scores.txt", "log_likelihood_ratios.txt", "submission.zip"}
-    assert evaluations(*job(trained), "--output", output).code == 0
-    assert files() == {"scores.txt", "log_likelihood_ratios.txt", "metrics.json"}
+    assert evaluate("--trials", blind) == 0
+    assert files() == {"evaluation.json", "scores.txt", "log_likelihood_ratios.txt", "submission.zip"}
+    assert evaluate() == 0
+    assert files() == {"evaluation.json", "scores.txt", "log_likelihood_ratios.txt", "metrics.json"}

@@ -78,7 +78,8 @@ def test_systems_are_compared_on_the_same_trials(
     evaluations.metrics(tmp_path / "first", *job(trained))
     same.write_text((tmp_path / "first" / "scores.txt").read_text())
 
-    flags = ["--compare", f"perfect={perfect}", "--compare", f"the same={same}", "--num-resamples", 199]
+    # The first has its file's name.
+    flags = ["--compare", perfect, "--compare", f"the same={same}", "--num-resamples", 199]
     metrics = evaluations.metrics(tmp_path / "output", *job(trained, *flags))
     assert metrics["warnings"] == ["perfect: 7 pairs swapped", "perfect: 1 scores of no trial"]
     assert metrics["other_systems"]["perfect"]["eer"] == 0
@@ -236,9 +237,10 @@ def test_nothing_of_an_earlier_evaluation_is_left_beside_a_later_one(
     evaluations.metrics(output, *job(trained))
     assert {"det.png", "scores.png", "report.html"} < {path.name for path in output.iterdir()}
     (output / "notes.png").write_bytes(b"the user's own")
-    assert evaluations(*job(trained, "--trials", blind), "--output", output).code == 0
+    assert evaluations(*job(trained, "--trials", blind), "--output", output, "--overwrite").code == 0
     assert {path.name for path in output.iterdir()} == {
-        "embeddings", "log_likelihood_ratios.txt", "notes.png", "scores.txt", "submission.zip",
+        "embeddings", "evaluation.json", "log_likelihood_ratios.txt", "notes.png", "scores.txt",
+        "submission.zip",
     }  # fmt: skip
 
 

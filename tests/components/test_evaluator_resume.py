@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from evaluations import Trained, job
-from training_runs import Ended, Trainings
+from forked import Ended
+from training_runs import Trainings
 from voxsrc import storage
 
 # CI raises it.
@@ -28,6 +29,7 @@ PLACES = [
     ("evaluator.reporting:write_metrics", 1),
     ("evaluator.reporting:write_report", 1),
     ("evaluator.report.writing:render", 1),
+    ("evaluator.evaluation:write_settings", 1),
 ]
 SMALL_PARTS = {"voxsrc.embedding.cache:PART_UTTERANCES": 4}
 
@@ -92,7 +94,7 @@ def test_killed_at_every_stage(
     )
     assert last.succeeded, last.text
     assert results(output) == undisturbed
-    assert {"scores.txt", "metrics.json", "report.html", "det.png"} <= undisturbed.keys()
+    assert {"scores.txt", "metrics.json", "report.html", "det.png", "evaluation.json"} <= undisturbed.keys()
 
 
 @pytest.mark.parametrize("where", ["folder", "bucket"])

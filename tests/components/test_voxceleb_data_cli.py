@@ -71,25 +71,43 @@ def test_single_parts_and_the_joined_zip(
     assert not (tmp_path / "1" / "tiny_partaa").exists()
     assert cli.main([*command, f"{tmp_path}/2", "--joined"]) == 0
     assert f"--audio '{tmp_path}/2/tiny.zip'" in capsys.readouterr().out
-    assert cli.main([*command, f"{tmp_path}/3", "--parts-only", "partxx"]) == 2
+    assert cli.main([*command, f"{tmp_path}/3", "--parts-only", "partxx"]) == 1
     assert "the parts are tiny_partaa, tiny_partab" in capsys.readouterr().err
 
 
-def test_errors_are_one_line_and_code_2(
+def test_errors_are_one_line_and_code_1(
     origin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["download", "vox2-dev", "--from", str(tmp_path / "nowhere"), "--output", str(tmp_path / "o")]
-    assert cli.main(command) == 2
+    assert cli.main(command) == 1
     shown = capsys.readouterr().err
-    assert shown.startswith("voxceleb-data: ")
+    assert shown.startswith("error: ")
     assert shown.count("\n") == 1
     assert "nowhere" in shown
-    with pytest.raises(voxsrc.errors.NotFoundError):
-        cli.main([*command, "--debug"])
+    assert cli.main([*command, "--debug"]) == 1
+    assert capsys.readouterr().err.startswith("Traceback")
     # Not an error of ours, but of the machine.
     (tmp_path / "file").touch()
-    assert cli.main([*command[:3], str(origin), "--output", str(tmp_path / "file" / "below")]) == 2
+    assert cli.main([*command[:3], str(origin), "--output", str(tmp_path / "file" / "below")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_ctrl_c_is_one_line_and_code_130(
+    origin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: object, **more: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.Transfer, "download", interrupted)
+    assert cli.main(["download", "vox2-dev", "--from", str(origin), "--output", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "interrupted; what is finished is kept\n"
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"voxsrc {voxsrc.__version__}\n"
 
 
 def test_an_unset_variable_is_named_and_nothing_is_fetched(
@@ -97,7 +115,7 @@ def test_an_unset_variable_is_named_and_nothing_is_fetched(
 ) -> None:
     monkeypatch.delenv("VOX_KEY", raising=False)
     command = ["download", "vox2-dev", "--from", "https://localhost/{key}/{name}", "--output", str(tmp_path)]
-    assert cli.main([*command, "--key-env", "VOX_KEY"]) == 2
+    assert cli.main([*command, "--key-env", "VOX_KEY"]) == 1
     assert "VOX_KEY is not set" in capsys.readouterr().err
 
 

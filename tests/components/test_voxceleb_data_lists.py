@@ -5,17 +5,18 @@ import random
 import tarfile
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxceleb_data import subset
+from voxceleb_data import cli, subset
 from voxceleb_data.prepare import prepare
 from voxsrc.corpus import Utterance, read_utterance_list
 from voxsrc.errors import CorpusError, NotFoundError
-from voxsrc.sources import match_utterances, open_source
+from voxsrc.sources import match_utterances, open_source, open_sources
 
 FILES = {
     f"dev/aac/id{speaker:05}/{session}/{file:05}.m4a": f"{speaker} {session} {file}".encode()
@@ -64,7 +65,8 @@ def as_parts(path: Path, files: dict[str, bytes]) -> str:
     return str(path.with_name("audio_part*"))
 
 
-HOLDERS = [as_folder, as_zip, as_tar, as_parts]
+Holder = Callable[[Path, dict[str, bytes]], str]
+HOLDERS: list[Holder] = [as_folder, as_zip, as_tar, as_parts]
 
 
 @pytest.mark.parametrize("hold", HOLDERS)
@@ -145,6 +147,59 @@ def test_trial_names_below_a_common_folder_are_kept(tmp_path: Path) -> None:
         Utterance("test/a/s/1.wav", "a", "s"),
         Utterance("test/b/s/1.wav", "b", "s"),
     ]
+
+
+SHARES = [dict(list(FILES.items())[:9]), dict(list(FILES.items())[9:15]), dict(list(FILES.items())[15:])]
+
+
+@pytest.mark.parametrize("hold", HOLDERS)
+def test_several_sources_give_the_list_of_one(tmp_path: Path, hold: Holder) -> None:
+    """As VoxCeleb1's two parts; each may have its files below another folder."""
+    uris = [hold(tmp_path / "a", SHARES[0])]
+    uris.append(as_zip(tmp_path / "b", {path.removeprefix("dev/aac/"): d for path, d in SHARES[1].items()}))
+    uris.append(as_folder(tmp_path / "c", {**SHARES[2], **CLUTTER}))
+    prepare(as_zip(tmp_path / "whole", FILES), str(tmp_path / "whole.txt"))
+    prepared = prepare(uris, str(tmp_path / "list.txt"))
+    assert (tmp_path / "list.txt").read_text() == (tmp_path / "whole.txt").read_text()
+    assert prepared.summary == f"3 speakers, 9 sessions, {len(FILES)} utterances"
+    assert (prepared.prefix, prepared.ignored["empty"]) == ("", 1)
+    assert [note.partition(": ")[0] for note in prepared.notes if " speakers, " in note] == uris
+    matching = match_utterances(open_sources(uris), read_utterance_list(str(tmp_path / "list.txt")))
+    assert (len(matching.pairs), matching.missing) == (len(FILES), [])
+
+
+@pytest.mark.parametrize("suffix", ["m4a", "wav"])
+def test_an_utterance_in_two_sources_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = next(iter(SHARES[0]))
+    again = {**SHARES[1], f"{path[:-3]}{suffix}": b"x"}
+    uris = [as_tar(tmp_path / "a", SHARES[0]), as_folder(tmp_path / "b", again)]
+    with pytest.raises(CorpusError) as caught:
+        prepare(uris, str(tmp_path / "list.txt"))
+    name = path.removeprefix("dev/aac/")[:-3] + suffix
+    assert str(caught.value).startswith(f"{name} is in {uris[0]} and in {uris[1]}; leave one of these out")
+    assert not (tmp_path / "list.txt").exists()
+
+
+def test_trials_over_several_sources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """E and H need both parts of VoxCeleb1."""
+    uris = [as_zip(tmp_path / "a", SHARES[0]), as_folder(tmp_path / "b", SHARES[1])]
+    first, second, third = (next(iter(share)).removeprefix("dev/aac/") for share in SHARES)
+    trials = tmp_path / "trials.txt"
+    trials.write_text(f"0 {first} {second}\n")
+    command = ["prepare", "--output", str(tmp_path / "list.txt"), "--trials", str(trials)]
+    for audio in (["--audio", uris[0], "--audio", uris[1]], ["--audio", f"{uris[0]}; {uris[1]}/"]):
+        assert cli.main([*command, *audio]) == 0
+        assert "2 speakers, 2 sessions, 2 utterances\n" in capsys.readouterr().out
+        listed = read_utterance_list(str(tmp_path / "list.txt"))
+        assert sorted(u.utterance_id for u in listed) == sorted([first, second])
+    trials.write_text(f"0 {first} {second}\n1 {first} {third}\n")
+    assert cli.main([*command, "--audio", uris[0], "--audio", uris[1]]) == 1
+    assert (
+        f"1 of the 3 utterances in {trials} are not in {uris[0]}, {uris[1]} ({third}, …); VoxCeleb1-O needs "
+        "vox1-test, E and H need vox1-dev and vox1-test: name both as --audio"
+    ) in capsys.readouterr().err
+    assert cli.main([*command, "--audio", uris[0], "--audio", uris[0]]) == 1
+    assert "--audio names" in capsys.readouterr().err
 
 
 def corpus_of(sizes: list[list[int]]) -> list[Utterance]:

@@ -10,7 +10,7 @@ import pytest
 from commands import Command, Outcome
 from voxsrc.command import run_command
 from voxsrc.commands import metrics, submission, trials
-from voxsrc.metrics import bootstrap_intervals, equal_error_rate, error_rates, min_dcf
+from voxsrc.metrics import equal_error_rate, error_rates, min_dcf, resample
 
 
 @pytest.fixture
@@ -64,9 +64,9 @@ def test_metrics_are_the_challenges_with_intervals(voxsrc: Command, corpus: Corp
     assert summary["min_dcf"] == min_dcf(rates, 0.05)
     assert summary["min_dcf_p01"] == min_dcf(rates, 0.01)
     statistics = {"eer": equal_error_rate, "min_dcf": min_dcf}
-    for name, interval in bootstrap_intervals(
-        statistics, corpus.scores, corpus.labels, corpus.speakers, num_resamples=60
-    ).items():
+    drawn = resample(statistics, corpus.scores, corpus.labels, corpus.speakers, num_resamples=60)
+    for name in statistics:
+        interval = drawn.interval(name)
         assert summary[f"{name}_interval"] == [interval.low, interval.high]
         assert interval.low < summary[name] < interval.high
     assert (summary["num_trials"], summary["num_targets"]) == (300, corpus.labels.sum())
@@ -103,7 +103,12 @@ def test_two_systems_are_tested_on_the_same_draws(voxsrc: Command, corpus: Corpu
     assert test["difference"] > 0
     assert test["interval"][0] > 0
     assert test["p_value"] == pytest.approx(2 / 100)
-    assert "the first less the second +" in voxsrc(*arguments).output
+    assert "the first less better +" in voxsrc(*arguments).output
+    named = json.loads(
+        voxsrc(*corpus.arguments(compare=f"a new one={better}", resamples="9"), "--json").output
+    )
+    assert (named["comparison"]["name"], named["comparison"]["scores"]) == ("a new one", better)
+    assert voxsrc(*arguments, "--compare", "new=").code == 1
     same = corpus.arguments(compare=corpus.score_file, resamples="9")
     test = json.loads(voxsrc(*same, "--json").output)["comparison"]["differences"]["min_dcf"]
     assert (test["difference"], test["p_value"]) == (0.0, 1.0)

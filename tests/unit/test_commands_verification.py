@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from audio_files import noise, wav
 from commands import Outcome
 from feature_sets import make_feature_set
-from tiny_models import EMBEDDING_DIM, make_model, one_thread
+from tiny_models import EMBEDDING_DIM, make_model
 from voxsrc.command import run_command
 from voxsrc.commands import embed, identify, verify
 from voxsrc.embedding import CROPS
@@ -34,7 +34,7 @@ CALIBRATION = LogisticCalibration(
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
     def command(*arguments: str | Path) -> Outcome:
         parser = argparse.ArgumentParser()
         groups = parser.add_subparsers(required=True)
@@ -44,8 +44,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
         code = run_command(parsed.function, parsed)
         return Outcome(code, *capsys.readouterr())
 
-    with one_thread():
-        yield command
+    return command
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ specs = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(spec=specs, num_samples=st.integers(1024, 6000), seed=st.integers(0, 99))
 def test_both_implementations_compute_what_the_spec_says(
     spec: FbankSpec, num_samples: int, seed: int
@@ -198,6 +198,49 @@ def test_equal_specs_have_equal_hashes_and_others_do_not() -> None:
     assert len(hashes) == len(PRESETS) + 1
     # A model stores this hash: it may not change between versions.
     assert FbankSpec().hash == "5b0f66964f50138a"
+
+
+LFB40, KALDI80 = PRESETS["lfb40"], PRESETS["kaldi80"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "description"),
+    [
+        *((spec, name) for name, spec in PRESETS.items()),
+        (preset("kaldi80", window="hamming"), "kaldi80 with window=hamming"),
+        (preset("lfb40", num_mels=80, remove_dc=True), "lfb40 with remove_dc=true, num_mels=80"),
+        (
+            preset("voxceleb_trainer", num_mels=30, dither=1.0, hop_ms=12.5, n_fft=1024, power=1),
+            "voxceleb_trainer with dither=1.0, hop_ms=12.5, n_fft=1024, num_mels=30, and 1 more",
+        ),
+    ],
+)
+def test_a_spec_is_described_by_the_nearest_preset(spec: FbankSpec, description: str) -> None:
+    assert spec.description == description
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "told"),
+    [
+        (LFB40, LFB40, ""),
+        (LFB40, preset("kaldi80", window="hamming"), "lfb40, expected kaldi80 with window=hamming"),
+        # Near to each other, but of two names.
+        (
+            PRESETS["voxceleb_trainer"],
+            PRESETS["voxceleb_trainer_v2"],
+            "voxceleb_trainer, expected voxceleb_trainer_v2",
+        ),
+        (KALDI80, preset("kaldi80", window="hamming"), "window is povey, expected hamming"),
+        (
+            preset("lfb40", num_mels=64, dither=1.0, hop_ms=12.5, n_fft=1024, power=1, low_hz=0.0),
+            LFB40,
+            "dither is 1.0, expected 0.0; hop_ms is 12.5, expected 10.0; n_fft is 1024, expected 512; "
+            "num_mels is 64, expected 40; and 2 more",
+        ),
+    ],
+)
+def test_two_specs_are_told_apart_in_a_few_words(found: FbankSpec, expected: FbankSpec, told: str) -> None:
+    assert found.differences(expected) == told
 
 
 def test_a_spec_survives_json() -> None:

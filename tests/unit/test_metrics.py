@@ -78,7 +78,7 @@ def challenge_min_dcf(scores: Sequence[float], labels: Sequence[int], p_target: 
     return least / min(p_target, 1 - p_target)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rows=trials)
 def test_rates_agree_with_a_loop(rows: Rows) -> None:
     scores, labels = zip(*rows, strict=True)
@@ -134,7 +134,7 @@ def test_hand_computed() -> None:
     assert equal_error_rate(error_rates([1, 1, 1, 1], [0, 0, 1, 1])) == pytest.approx(0.5)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows=trials, counts=st.lists(st.integers(1, 3), min_size=40, max_size=40))
 @pytest.mark.parametrize(
     "statistic", [equal_error_rate, min_dcf, actual_dcf_of_rates, cllr_of_rates, min_cllr_of_rates]
@@ -148,7 +148,7 @@ def test_a_weight_counts_a_trial_so_often(statistic: Statistic, rows: Rows, coun
     assert statistic(weighted) == pytest.approx(statistic(expected), abs=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows=trials)
 @pytest.mark.parametrize("increasing", [np.exp, np.cbrt, lambda x: 3 * x - 7])
 def test_eer_min_dcf_and_min_cllr_know_only_the_order(

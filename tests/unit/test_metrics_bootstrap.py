@@ -5,11 +5,11 @@ import pytest
 from numpy.typing import NDArray
 
 from voxsrc.metrics import (
+    Interval,
     MetricError,
     Resamples,
     Statistic,
     actual_dcf_of_rates,
-    bootstrap_intervals,
     cllr_of_rates,
     equal_error_rate,
     error_rates,
@@ -17,7 +17,6 @@ from voxsrc.metrics import (
     min_dcf,
     paired_differences,
     resample,
-    speaker_bootstrap,
 )
 
 Pairs = list[tuple[str, str]]
@@ -65,19 +64,20 @@ def test_values_are_those_of_rates_computed_afresh() -> None:
 
 def test_intervals_cover_repeat_and_widen_with_their_level() -> None:
     scores, labels, speakers = random_trials()
-    intervals = bootstrap_intervals(STATISTICS, scores, labels, speakers, num_resamples=300)
-    assert list(intervals) == list(STATISTICS)
+
+    def intervals_of(seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
+        drawn = resample(STATISTICS, scores, labels, speakers, num_resamples=300, seed=seed)
+        return {name: drawn.interval(name, level) for name in STATISTICS}
+
+    intervals = intervals_of()
     eer = equal_error_rate(error_rates(scores, labels))
     assert intervals["eer"].low < eer < intervals["eer"].high
     assert 0.01 < intervals["eer"].high - intervals["eer"].low < 0.3
-    assert bootstrap_intervals(STATISTICS, scores, labels, speakers, num_resamples=300) == intervals
-    other_seed = bootstrap_intervals(STATISTICS, scores, labels, speakers, num_resamples=300, seed=1)
-    assert other_seed["eer"] != intervals["eer"]
-    narrow = bootstrap_intervals(STATISTICS, scores, labels, speakers, num_resamples=300, level=0.5)
+    assert intervals_of() == intervals
+    assert intervals_of(seed=1)["eer"] != intervals["eer"]
+    narrow = intervals_of(level=0.5)
     for name in STATISTICS:
         assert intervals[name].low < narrow[name].low < narrow[name].high < intervals[name].high
-    alone = speaker_bootstrap(equal_error_rate, scores, labels, speakers, num_resamples=300)
-    assert alone == (intervals["eer"].low, intervals["eer"].high)
 
 
 def test_neither_the_order_of_trials_nor_what_speakers_are_called_matters() -> None:
@@ -99,7 +99,8 @@ def test_resamples_without_one_of_the_kinds_are_left_out_and_counted() -> None:
     # Of two speakers, a draw of one of them twice has no non-target trial: half of the draws.
     scores, labels = [2.0, 1.0, 0.5, 1.5], [1, 1, 0, 0]
     speakers = [("a", "a"), ("b", "b"), ("a", "b"), ("b", "a")]
-    interval = bootstrap_intervals({"eer": equal_error_rate}, scores, labels, speakers, 200)["eer"]
+    drawn = resample({"eer": equal_error_rate}, scores, labels, speakers, num_resamples=200)
+    interval = drawn.interval("eer")
     assert interval.num_left_out + interval.num_resamples == 200
     assert 70 < interval.num_left_out < 130
     assert interval.low == interval.high == equal_error_rate(error_rates(scores, labels))
@@ -131,16 +132,17 @@ def test_what_cannot_be_resampled_is_refused(
     scores: list[float], labels: list[int], speakers: Pairs, message: str
 ) -> None:
     with pytest.raises(MetricError, match=message):
-        bootstrap_intervals({"eer": equal_error_rate}, scores, labels, speakers)
+        resample({"eer": equal_error_rate}, scores, labels, speakers)
 
 
 def test_options_out_of_range_are_refused() -> None:
     scores, labels, speakers = random_trials(3)
     with pytest.raises(MetricError, match="num_resamples is 0"):
-        bootstrap_intervals(STATISTICS, scores, labels, speakers, num_resamples=0)
+        resample(STATISTICS, scores, labels, speakers, num_resamples=0)
+    drawn = resample(STATISTICS, scores, labels, speakers, num_resamples=5)
     for level in (0.0, 1.0, 95.0):
         with pytest.raises(MetricError, match="level is"):
-            bootstrap_intervals(STATISTICS, scores, labels, speakers, num_resamples=5, level=level)
+            drawn.interval("eer", level)
 
 
 def test_a_better_system_is_told_from_a_worse_and_from_itself() -> None:

@@ -41,7 +41,7 @@ def assert_is_hull(hull: ErrorRates, rates: ErrorRates) -> None:
     assert set(zip(hull.thresholds, x, y, strict=True)) <= points
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rows=trials)
 def test_the_hull_is_convex_and_below_all_points(rows: list[tuple[float, int]]) -> None:
     rates = error_rates(*zip(*rows, strict=True))
@@ -72,7 +72,7 @@ def test_points_that_weigh_nothing_do_not_hide_a_corner() -> None:
     assert thinned.false_rejects.tolist() == [1.0, 0.0, 0.0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=trials)
 def test_a_short_curve_keeps_its_steps(rows: list[tuple[float, int]]) -> None:
     rates = error_rates(*zip(*rows, strict=True))

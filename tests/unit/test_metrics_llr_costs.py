@@ -46,7 +46,7 @@ def loop_min_cllr(scores: Sequence[float], labels: Sequence[int]) -> float:
     return (bits[1] / sum(labels) + bits[0] / (len(labels) - sum(labels))) / 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=trials)
 def test_both_agree_with_loops_and_keep_their_order(rows: list[tuple[float, int]]) -> None:
     llrs, labels = zip(*rows, strict=True)
@@ -55,7 +55,7 @@ def test_both_agree_with_loops_and_keep_their_order(rows: list[tuple[float, int]
     assert min_cllr(llrs, labels) <= min(cllr(llrs, labels), 1.0) + 1e-12
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=trials, p_target=st.sampled_from([0.01, 0.05, 0.5, 0.9]), c_miss=st.sampled_from([1.0, 10.0]))
 def test_actual_dcf_counts_the_errors_of_the_bayes_decision(
     rows: list[tuple[float, int]], p_target: float, c_miss: float

@@ -116,22 +116,13 @@ def test_every_module_is_read() -> None:
 
 def run_python(code: str) -> str:
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_importing_voxsrc_is_light() -> None:
     heavy = "{'torch', 'numpy', 'scipy', 'pyarrow', 'google', 'av'}"
     code = f"import sys, voxsrc; print(sorted({heavy}.intersection(sys.modules)))"
     assert run_python(code) == "[]"
-    # The least of a few, in one process: what it costs, not what else the machine does.
-    timed = (
-        "import importlib, sys, time; costs = []\n"
-        "for _ in range(5):\n"
-        "    sys.modules.pop('voxsrc', None); began = time.perf_counter()\n"
-        "    importlib.import_module('voxsrc'); costs.append(time.perf_counter() - began)\n"
-        "print(min(costs))"
-    )
-    assert float(run_python(timed)) < 0.1
 
 
 def test_the_commands_that_only_look_import_no_torch() -> None:

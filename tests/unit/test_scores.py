@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from voxsrc import storage
 from voxsrc.corpus import TrialList
-from voxsrc.scores import ScoreError, ScoreFile, matched, read_scores, write_scores
+from voxsrc.errors import ConfigError
+from voxsrc.scores import ScoreError, ScoreFile, matched, named_scores, read_scores, write_scores
 
 PATHS = st.text(
     st.characters(categories=("L", "N", "P", "S"), exclude_characters="/"), min_size=1, max_size=4
@@ -109,7 +110,7 @@ def test_missing_trials_are_counted_and_ten_named() -> None:
     assert lines[-1] == "… and 2 more"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     pairs=st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1, max_size=12),
     listed=st.lists(
@@ -132,7 +133,7 @@ def test_matching_agrees_with_a_dictionary(
     assert found.num_extra == len(score_of.keys() - set(used))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(
         st.tuples(st.floats(allow_nan=False, allow_infinity=False), SPACED, SPACED),
@@ -173,3 +174,27 @@ def test_scores_that_cannot_be_written(tmp_path: Path, scores: list[float], prob
     with pytest.raises(ScoreError, match=problem):
         write_scores(uri, trials(("a", "b"), ("a", "c")), scores)
     assert not storage.exists(uri)
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "uri"),
+    [
+        ("baseline=runs/a/scores.txt", "baseline", "runs/a/scores.txt"),
+        (" the first = a=b.txt ", "the first", "a=b.txt"),
+        ("gs://bucket/runs/lr=0.1/scores.txt", "lr=0.1", "gs://bucket/runs/lr=0.1/scores.txt"),
+        ("./lr=0.1/fused.v2.txt", "fused.v2", "./lr=0.1/fused.v2.txt"),
+        ("/runs/a/scores.txt", "a", "/runs/a/scores.txt"),
+        ("scores.txt", "scores", "scores.txt"),
+        ("/scores.txt", "scores", "/scores.txt"),
+        ("fused", "fused", "fused"),
+    ],
+)
+def test_a_system_to_compare_with_has_a_name(given: str, name: str, uri: str) -> None:
+    assert named_scores(given) == (name, uri)
+
+
+@pytest.mark.parametrize("given", ["", " ", "=", "a=", "=a", " = a"])
+def test_a_system_without_a_file_or_with_an_empty_name_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        named_scores(given)
+    assert f"--compare {given!r}: expected a score file" in str(caught.value)

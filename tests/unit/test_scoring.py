@@ -56,7 +56,7 @@ def test_cosine_agrees_with_a_loop_whatever_the_block() -> None:
     assert len(cosine_scores(vectors, [], [])) == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=seeds, scale=st.floats(1e-30, 1e30))
 def test_scores_know_neither_scale_nor_order(seed: int, scale: float) -> None:
     crops = embeddings(seed, 8, 3, 5)
@@ -140,7 +140,7 @@ def test_as_norm_agrees_at_full_size_of_embedding_and_cohort() -> None:
     np.testing.assert_allclose(scores, expected, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=seeds, slope=st.floats(0.01, 100), offset=st.floats(-10, 10))
 def test_as_norm_undoes_an_affine_map_of_scores(seed: int, slope: float, offset: float) -> None:
     generator = np.random.default_rng(seed)

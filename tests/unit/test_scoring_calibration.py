@@ -70,7 +70,7 @@ def test_nothing_is_lower_than_the_minimum() -> None:
     assert cost(found) <= cost(best) + 1e-12
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(slope=st.floats(1e-6, 1e6), offset=st.floats(-100, 100), repeat=st.integers(1, 3))
 def test_units_and_repeated_trials_change_nothing(slope: float, offset: float, repeat: int) -> None:
     scores, labels = gaussian_scores(40)

@@ -47,7 +47,7 @@ def comparisons(values: Sequence[float]) -> list[list[bool]]:
 
 
 @pytest.mark.parametrize("calibrated", [False, True])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(scores=st.lists(HARD, min_size=1, max_size=30))
 def test_order_and_ties_are_kept_exactly_in_the_printed_digits(calibrated: bool, scores: list[float]) -> None:
     unit = unit_scores(scores, calibrated=calibrated)

@@ -2,14 +2,13 @@
 
 import logging
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from audio_files import noise, tone, wav
-from tiny_models import EMBEDDING_DIM, make_model, one_thread
+from tiny_models import EMBEDDING_DIM, make_model
 from voxsrc.embedding import EmbeddingError
 from voxsrc.embedding.embedder import Embedder
 from voxsrc.errors import ConfigError, CorpusError, NotFoundError
@@ -24,10 +23,9 @@ CALIBRATION = LogisticCalibration(
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Iterator[str]:
-    with one_thread():
-        make_model(tmp_path / "model", calibration=CALIBRATION.to_dict())
-        yield str(tmp_path / "model")
+def model(tmp_path: Path) -> str:
+    make_model(tmp_path / "model", calibration=CALIBRATION.to_dict())
+    return str(tmp_path / "model")
 
 
 @pytest.fixture
@@ -36,10 +34,9 @@ def verifier(model: str) -> Verifier:
 
 
 @pytest.fixture
-def uncalibrated(tmp_path: Path) -> Iterator[Verifier]:
-    with one_thread():
-        make_model(tmp_path / "uncalibrated")
-        yield Verifier.load(str(tmp_path / "uncalibrated"))
+def uncalibrated(tmp_path: Path) -> Verifier:
+    make_model(tmp_path / "uncalibrated")
+    return Verifier.load(str(tmp_path / "uncalibrated"))
 
 
 def recording(path: Path, *, seed: int = 0, seconds: float = 1.0, rate_hz: int = 16_000) -> Path:

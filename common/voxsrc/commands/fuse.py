@@ -46,9 +46,8 @@ def _fuse(parsed: argparse.Namespace) -> None:
     """
     from voxsrc import storage
     from voxsrc.corpus import read_trials
-    from voxsrc.scores import write_scores
+    from voxsrc.scores import SCORES_NAME, write_scores
     from voxsrc.scoring import fit_fusion, fuse
-    from voxsrc.scoring.fusion import SCORES_NAME
 
     systems = _systems(parsed.system)
     held_out = [_held_out_scores(name, folder) for name, folder in systems]
@@ -84,7 +83,8 @@ def _held_out_scores(name: str, folder: str) -> "SystemScores":
     from voxsrc import storage
     from voxsrc.corpus import read_trials
     from voxsrc.errors import NotFoundError
-    from voxsrc.scoring.fusion import HELD_OUT_SCORES_NAME, HELD_OUT_TRIALS_NAME, SCORES_NAME
+    from voxsrc.scores import SCORES_NAME
+    from voxsrc.scoring.fusion import HELD_OUT_SCORES_NAME, HELD_OUT_TRIALS_NAME
 
     try:
         trials = read_trials(storage.join(folder, HELD_OUT_TRIALS_NAME))

@@ -29,7 +29,12 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     command.add_argument("--scores", required=True, metavar="FILE", help="lines `score path path`")
     command.add_argument("--trials", required=True, metavar="FILE", help="lines `1|0 path path`")
-    command.add_argument("--compare", metavar="FILE", help="another system's scores of the same trials")
+    command.add_argument(
+        "--compare",
+        metavar="[NAME=]FILE",
+        help="another system's scores of the same trials; its name is otherwise the file's, or the folder's "
+        "of a scores.txt",
+    )
     command.add_argument(
         "--speakers",
         metavar="LIST",
@@ -79,7 +84,7 @@ def summarise(
     Args:
         scores_uri: Lines `score path path`.
         trials_uri: Lines `1|0 path path`.
-        compare: Another system's scores.
+        compare: Another system's scores, `NAME=URI` or `URI`.
         speakers: List `speaker path` of the trials' utterances; by default the paths name the speakers.
         p_target: Of `min_dcf`; `min_dcf_p01` has 0.01.
         num_resamples: Draws of the speakers; 0 for no intervals.
@@ -91,9 +96,10 @@ def summarise(
     from voxsrc.corpus import read_trials
     from voxsrc.errors import ConfigError, CorpusError
     from voxsrc.metrics import told_left_out
-    from voxsrc.scores import matched, read_scores
+    from voxsrc.scores import matched, named_scores, read_scores
     from voxsrc.trial_lists import recognise
 
+    name, compare_uri = named_scores(compare) if compare else ("", "")
     if not 0 < p_target < 1:
         raise ConfigError(f"p_target is {p_target:g}, expected a probability between 0 and 1")
     if num_resamples < 0:
@@ -130,9 +136,10 @@ def summarise(
     }
     if resamples and (told := told_left_out(resamples, num_resamples)):
         warnings.append(told)
-    if compare:
-        other, other_resamples = figures(compare)
-        summary["comparison"] = {**other, "differences": _differences(resamples, other_resamples)}
+    if compare_uri:
+        other, other_resamples = figures(compare_uri)
+        differences = _differences(resamples, other_resamples)
+        summary["comparison"] = {"name": name, **other, "differences": differences}
     summary["warnings"] = list(dict.fromkeys(warnings))
     return summary
 
@@ -242,7 +249,7 @@ def _readable(summary: Mapping[str, Any]) -> str:
             unit, scale = (" points", 100) if name == "eer" else ("", 1)
             low, high = (scale * end for end in test["interval"])
             lines.append(
-                f"{_title(name, summary['p_target']):<12} the first less the second "
+                f"{_title(name, summary['p_target']):<12} the first less {other['name']} "
                 f"{scale * test['difference']:+.3f}{unit} [{low:+.3f}, {high:+.3f}], "
                 f"p = {test['p_value']:.3g}"
             )

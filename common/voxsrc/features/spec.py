@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -25,6 +25,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "mel_triangles_in": ("hz", "mel"),
     "power": (1, 2),
 }
+# Of those that differ; further ones are counted.
+_FEW_FIELDS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,14 +173,34 @@ class FbankSpec:
         """The fields as JSON-ready values; numbers keep the field's type, so equal specs hash equal."""
         return {f.name: _as_type(getattr(self, f.name), f.type) for f in dataclasses.fields(self)}
 
+    @property
+    def description(self) -> str:
+        """The nearest preset and what is not as it has it: `lfb40`, or `kaldi80 with window=hamming`."""
+        name = self._nearest_preset
+        preset_fields = PRESETS[name].to_dict()
+        changed = {key: value for key, value in self.to_dict().items() if value != preset_fields[key]}
+        told = [f"{key}={str(value).lower()}" for key, value in changed.items()]
+        return f"{name} with {_first_few(told, ', ')}" if changed else name
+
     def differences(self, expected: "FbankSpec") -> str:
-        """The fields that differ, as `hop_ms is 12.5, expected 10.0; …`; empty for equal specs."""
+        """How it differs: `hop_ms is 12.5, expected 10.0`, or `lfb40, expected kaldi80`; empty if equal.
+
+        Variants of one preset are told apart by their fields, otherwise the presets say more.
+        """
         found, wanted = self.to_dict(), expected.to_dict()
-        return "; ".join(
-            f"{name} is {found[name]}, expected {wanted[name]}"
-            for name in found
-            if found[name] != wanted[name]
-        )
+        if found == wanted:
+            return ""
+        if self._nearest_preset != expected._nearest_preset:
+            return f"{self.description}, expected {expected.description}"
+        told = [
+            f"{key} is {found[key]}, expected {wanted[key]}" for key in found if found[key] != wanted[key]
+        ]
+        return _first_few(told, "; ")
+
+    @property
+    def _nearest_preset(self) -> str:
+        fields = self.to_dict().items()
+        return max(PRESETS, key=lambda name: len(fields & PRESETS[name].to_dict().items()))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
@@ -194,6 +216,12 @@ class FbankSpec:
                 f"FbankSpec has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}"
             )
         return cls(**fields)
+
+
+def _first_few(told: Sequence[str], separator: str) -> str:
+    """All of a few, or the first and how many more there are."""
+    more = len(told) - _FEW_FIELDS
+    return separator.join([*told[:_FEW_FIELDS], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _as_type(value: Any, annotation: Any) -> Any:

@@ -10,10 +10,8 @@ from voxsrc.metrics.bootstrap import (
     PairedDifference,
     Resamples,
     Speakers,
-    bootstrap_intervals,
     paired_differences,
     resample,
-    speaker_bootstrap,
     told_left_out,
 )
 from voxsrc.metrics.curves import DetPoints, det_points, probit, roc_convex_hull, roc_points
@@ -49,7 +47,6 @@ __all__ = [
     "Ties",
     "actual_dcf",
     "actual_dcf_of_rates",
-    "bootstrap_intervals",
     "cllr",
     "cllr_of_rates",
     "det_points",
@@ -63,6 +60,5 @@ __all__ = [
     "resample",
     "roc_convex_hull",
     "roc_points",
-    "speaker_bootstrap",
     "told_left_out",
 ]

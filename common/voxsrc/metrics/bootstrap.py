@@ -153,20 +153,6 @@ def told_left_out(resamples: Resamples, num_resamples: int) -> str:
     )
 
 
-def bootstrap_intervals(
-    statistics: Mapping[str, Statistic],
-    scores: ArrayLike,
-    labels: ArrayLike,
-    speakers: Speakers,
-    num_resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, Interval]:
-    """The percentile intervals, of coverage `level`, of several statistics; see `resample`."""
-    resamples = resample(statistics, scores, labels, speakers, num_resamples=num_resamples, seed=seed)
-    return {name: resamples.interval(name, level) for name in statistics}
-
-
 def paired_differences(
     first: Resamples, second: Resamples, level: float = 0.95
 ) -> dict[str, PairedDifference]:
@@ -205,22 +191,6 @@ def paired_differences(
             min(1.0, 2 * (1 + rarer) / (len(differences) + 1)),
         )
     return tests
-
-
-def speaker_bootstrap(
-    statistic: Statistic,
-    scores: ArrayLike,
-    labels: ArrayLike,
-    speakers: Speakers,
-    *,
-    num_resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """The lower and upper end of one statistic's percentile interval; see `resample`."""
-    resamples = resample({"": statistic}, scores, labels, speakers, num_resamples=num_resamples, seed=seed)
-    interval = resamples.interval("", level)
-    return interval.low, interval.high
 
 
 def _numbered(speakers: Speakers, num_trials: int) -> tuple[IntArray, int]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from voxsrc.config import suggestion
@@ -150,6 +151,8 @@ def _kfp_local(runner: Any, containers: Containers, root: Path) -> Iterator[None
         _replaced(logging_utils, "indented_print", nullcontext),
         _replaced(logging_utils, "print_horizontal_line", lambda: None),
         warnings.catch_warnings(),
+        # kfp's own it would leave behind after a step that failed.
+        TemporaryDirectory(prefix="kfp-workspace-") as workspace,
     ):
         # that names such as a step's title have no effect here
         warnings.filterwarnings("ignore", message=".*no effect in the current local runner")
@@ -157,7 +160,7 @@ def _kfp_local(runner: Any, containers: Containers, root: Path) -> Iterator[None
         # It logs whole artifacts.
         logging.disable(logging.INFO)
         try:
-            local.init(runner, pipeline_root=str(root))
+            local.init(runner, pipeline_root=str(root), workspace_root=workspace)
             yield
         finally:
             logging.disable(level)

@@ -15,8 +15,7 @@ from voxsrc.scoring.calibration import LogisticCalibration
 from voxsrc.scoring.errors import ScoringError
 from voxsrc.scoring.vectors import FloatArray, checked_scores
 
-# What an evaluation leaves for fusion, in its output.
-SCORES_NAME = "scores.txt"
+# What an evaluation leaves for fusion beside its scores.
 HELD_OUT_TRIALS_NAME = "held_out_trials.txt"
 HELD_OUT_SCORES_NAME = "held_out_scores.txt"
 

@@ -90,18 +90,6 @@ class Plda:
         )
         return cls(centre, lda, *expectation_maximisation(statistics, iterations))
 
-    @property
-    def within_covariance(self) -> FloatArray:
-        """(P, P) covariance of utterances of one speaker, of projected embeddings."""
-        inverse = np.linalg.inv(self.transform)
-        return np.asarray(inverse @ inverse.T)
-
-    @property
-    def between_covariance(self) -> FloatArray:
-        """(P, P) covariance of speakers' means, of projected embeddings."""
-        inverse = np.linalg.inv(self.transform)
-        return np.asarray((inverse * self.between) @ inverse.T)
-
     def project(self, embeddings: ArrayLike) -> FloatArray:
         """(U, P) float64: centred, by LDA, of length √P; what the model is a model of.
 

@@ -1,6 +1,5 @@
 """VoxCeleb's own lists, trials and utterances, fetched by URL and checked against what is published."""
 
-import hashlib
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +8,7 @@ from voxceleb_data.official import LIST_BASE_URLS
 from voxceleb_data.origins import BrokenTransferError, Credentials, Origin, open_origin
 from voxsrc import storage
 from voxsrc.errors import CorpusError, NotFoundError, StorageError
-from voxsrc.trial_lists import OfficialList
+from voxsrc.trial_lists import OfficialList, md5_of
 
 _TRIAL = re.compile(rb"[01] \S+/\S+ \S+/\S+")
 _UTTERANCE = re.compile(rb"\S+ \S+/\S+")
@@ -81,7 +80,7 @@ def problem_of(content: bytes, item: OfficialList) -> str | None:
     num_targets = sum(line.startswith(b"1") for line in lines)
     if item.kind == "trials" and num_targets != item.num_targets:
         return f"{num_targets:,} target trials, expected {item.num_targets:,}; is it another version?"
-    found = _md5(content)
+    found = md5_of(content)
     if item.md5_sources >= 2 and found != item.md5:
         return f"MD5 {found}, expected {item.md5}"
     return None
@@ -90,10 +89,10 @@ def problem_of(content: bytes, item: OfficialList) -> str | None:
 def _how_checked(content: bytes, item: OfficialList) -> str:
     if item.md5 is None:
         return "count and form as published (no checksum is published)"
-    if _md5(content) == item.md5:
+    if md5_of(content) == item.md5:
         return "MD5 as published"
     return (
-        f"counts as published; its MD5 {_md5(content)} is not the {item.md5} that one project gives, "
+        f"counts as published; its MD5 {md5_of(content)} is not the {item.md5} that one project gives, "
         "which nobody confirms"
     )
 
@@ -107,7 +106,3 @@ def _read(origin: Origin, name: str, pause: Callable[[float], None]) -> bytes:
                 raise
             pause(2.0 ** (attempt - 1))
     raise NotFoundError(origin.address(name))
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()

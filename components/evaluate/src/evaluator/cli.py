@@ -28,9 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--compare",
         action="append",
         default=[],
-        metavar="NAME=SCORES",
+        metavar="[NAME=]FILE",
         help="another system's scores of the same trials (lines `score path path`), to report beside and to "
-        "test against; may be repeated",
+        "test against, by its file's name if none is given; may be repeated",
     )
     parser.add_argument(
         "--metadata",
@@ -70,6 +70,11 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output", required=True, metavar="URI", help="folder for scores.txt, metrics.json, report.html"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace what OUTPUT has of another model, of other trials or of another way of scoring",
     )
     parser.add_argument(
         "--cache", metavar="URI", help="folder in which embeddings are kept (default: OUTPUT/embeddings)"

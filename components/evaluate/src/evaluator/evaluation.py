@@ -9,42 +9,31 @@ from collections.abc import Mapping, Sequence, Set
 from evaluator.clips import Clips
 from evaluator.conditions import conditions_of, conditions_of_metadata
 from evaluator.options import EvaluationOptions
-from evaluator.report import PLOT_NAME, REPORT_NAME, Condition
-from evaluator.reporting import METRICS_NAME, report
+from evaluator.outputs import (
+    LLRS_NAME,
+    SUBMISSION_NAME,
+    check_replaceable,
+    delete_outputs,
+    settings_of,
+    write_settings,
+)
+from evaluator.report import Condition
+from evaluator.reporting import report
 from evaluator.scored import Evaluation, Scores
 from evaluator.scoring import calibration_of, embedder_of, scorer_of
 from evaluator.training_set import TrainingSet
-from evaluator.utterances import (
-    UNUSABLE_NAME,
-    RecordedUtterances,
-    StoredUtterances,
-    TrialUtterances,
-    embedded,
-)
+from evaluator.utterances import RecordedUtterances, StoredUtterances, TrialUtterances, embedded
 from voxsrc import storage
 from voxsrc.corpus import TrialList, read_trials, write_trials
-from voxsrc.errors import CorpusError, NotFoundError
-from voxsrc.models.stored import load_model
-from voxsrc.scores import MatchedScores, matched, read_scores, write_scores
+from voxsrc.errors import CorpusError
+from voxsrc.models.stored import StoredModel, load_model
+from voxsrc.scores import SCORES_NAME, MatchedScores, matched, read_scores, write_scores
 from voxsrc.scoring import duplicated_trials, pairs_of
-from voxsrc.scoring.fusion import HELD_OUT_SCORES_NAME, HELD_OUT_TRIALS_NAME, SCORES_NAME
+from voxsrc.scoring.fusion import HELD_OUT_SCORES_NAME, HELD_OUT_TRIALS_NAME
 from voxsrc.submission import write_submission
 from voxsrc.trial_lists import Recognition, contradictions, recognise, speaker_pairs
 
-LLRS_NAME = "log_likelihood_ratios.txt"
-SUBMISSION_NAME = "submission.zip"
 _CACHE_NAME = "embeddings"
-_OUTPUTS = (
-    REPORT_NAME,
-    METRICS_NAME,
-    SUBMISSION_NAME,
-    SCORES_NAME,
-    LLRS_NAME,
-    HELD_OUT_TRIALS_NAME,
-    HELD_OUT_SCORES_NAME,
-    UNUSABLE_NAME,
-)
-
 _log = logging.getLogger("evaluator")
 
 
@@ -58,17 +47,26 @@ def evaluate(options: EvaluationOptions) -> None:
     trials = read_trials(options.trials)
     _require_both_kinds(trials, options.trials)
     others = {name: matched(read_scores(uri), trials) for name, uri in options.systems}
+    model = load_model(options.model)
+    settings = settings_of(options, model.model_hash, trials)
+    if not options.overwrite:
+        check_replaceable(options.output, settings)
     audio = options.audio if trials.labels is not None else ()
     with Clips(audio, trials.utterance_ids()) as clips:
-        _evaluate(options, trials, others, clips)
+        _evaluate(options, model, trials, others, clips)
+    write_settings(options.output, settings)
 
 
 def _evaluate(
-    options: EvaluationOptions, trials: TrialList, others: Mapping[str, MatchedScores], clips: Clips
+    options: EvaluationOptions,
+    model: StoredModel,
+    trials: TrialList,
+    others: Mapping[str, MatchedScores],
+    clips: Clips,
 ) -> None:
-    evaluation = _scored(options, trials)
+    evaluation = _scored(options, model, trials)
     # Of an earlier run, with other options maybe: nobody could tell what belongs to what.
-    _delete_outputs(options.output)
+    delete_outputs(options.output)
     write_scores(evaluation.uri(SCORES_NAME), trials, evaluation.scores)
     if evaluation.llrs is not None:
         write_scores(evaluation.uri(LLRS_NAME), trials, evaluation.llrs)
@@ -92,8 +90,7 @@ def _require_both_kinds(trials: TrialList, uri: str) -> None:
         )
 
 
-def _scored(options: EvaluationOptions, trials: TrialList) -> Evaluation:
-    model = load_model(options.model)
+def _scored(options: EvaluationOptions, model: StoredModel, trials: TrialList) -> Evaluation:
     recognition = recognise(options.trials)
     utterances: TrialUtterances
     if options.features is not None:
@@ -152,19 +149,6 @@ def _systems(evaluation: Evaluation, others: Mapping[str, MatchedScores]) -> dic
         evaluation.warnings.extend(f"{name}: {count:,} {what}" for count, what in counts if count)
         systems[name] = Scores(found.scores, None)
     return systems
-
-
-def _delete_outputs(output_uri: str) -> None:
-    """Deletes what an evaluation writes, but for the embeddings; the page and the metrics first."""
-    for name in _OUTPUTS:
-        storage.delete(storage.join(output_uri, name), missing_ok=True)
-    try:
-        written = [info.uri for info in storage.list_files(output_uri, recursive=False)]
-    except NotFoundError:
-        return  # the first evaluation here
-    for uri in written:
-        if PLOT_NAME.fullmatch(storage.name(uri)):
-            storage.delete(uri, missing_ok=True)
 
 
 def _warnings_of_trials(

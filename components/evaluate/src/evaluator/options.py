@@ -8,7 +8,7 @@ from voxsrc.errors import ConfigError
 ScoringName = Literal["cosine", "mean-distance", "as-norm", "plda"]
 SCORINGS: tuple[ScoringName, ...] = ("cosine", "mean-distance", "as-norm", "plda")
 # They are made of training speakers.
-_TRAINED = ("as-norm", "plda")
+TRAINED_SCORINGS = ("as-norm", "plda")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class EvaluationOptions:
         output: Folder that everything is written to.
         features: Feature set with the trials' utterances.
         audio: Folders and archives of their recordings; without `features` these are embedded.
+        overwrite: Whether the results of another evaluation in `output` may be replaced.
         cache: Folder of kept embeddings; None is `embeddings` in `output`.
         scoring: How trials are scored.
         train_features: The set that the model was trained on.
@@ -28,7 +29,7 @@ class EvaluationOptions:
         cohort_utterances: Most utterances of a training speaker.
         quality: Whether durations and magnitudes enter the calibration.
         p_target: Prior of the detection costs.
-        compare: `NAME=URI` of other systems' scores.
+        compare: Other systems' scores, each `NAME=URI` or `URI`.
         metadata: Table about utterances or speakers.
         title: Heading of the report.
         num_resamples: Of the speakers, for the intervals.
@@ -42,6 +43,7 @@ class EvaluationOptions:
     output: str
     features: str | None = None
     audio: tuple[str, ...] = field(default=())
+    overwrite: bool = False
     cache: str | None = None
     scoring: ScoringName = "cosine"
     train_features: str | None = None
@@ -61,8 +63,8 @@ class EvaluationOptions:
         """Raises ConfigError, naming the flag, on what cannot be used."""
         if self.features is None and not self.audio:
             raise ConfigError("neither --features nor --audio is given; one has the trials' utterances")
-        if self.train_features is None and (self.scoring in _TRAINED or self.quality):
-            wants = f"--scoring {self.scoring}" if self.scoring in _TRAINED else "--quality"
+        if self.train_features is None and (self.scoring in TRAINED_SCORINGS or self.quality):
+            wants = f"--scoring {self.scoring}" if self.scoring in TRAINED_SCORINGS else "--quality"
             raise ConfigError(
                 f"{wants} needs --train-features, the feature set that the model was trained on"
             )
@@ -74,7 +76,9 @@ class EvaluationOptions:
                 raise ConfigError(f"{flag} is {getattr(self, name)}; expected at least {least}")
         names = [self.system_name, *(name for name, _ in self.systems)]
         if len(set(names)) < len(names):
-            raise ConfigError(f"--compare: the names {', '.join(names)} are not distinct; give each its own")
+            raise ConfigError(
+                f"--compare: the names {', '.join(names)} are not distinct; give each its own, as NAME=FILE"
+            )
 
     @property
     def system_name(self) -> str:
@@ -86,12 +90,8 @@ class EvaluationOptions:
         """Name and score file of each system to compare with.
 
         Raises:
-            ConfigError: If an entry is not `NAME=URI`.
+            ConfigError: If an entry is neither a file nor `NAME=FILE`.
         """
-        found = []
-        for entry in self.compare:
-            name, equals, uri = entry.partition("=")
-            if not (name.strip() and equals and uri.strip()):
-                raise ConfigError(f"--compare {entry!r}: expected NAME=SCORES, such as baseline=scores.txt")
-            found.append((name.strip(), uri.strip()))
-        return found
+        from voxsrc.scores import named_scores
+
+        return [named_scores(entry) for entry in self.compare]
