@@ -1,6 +1,5 @@
 """Embeddings of a feature set: each utterance's own, in the order asked for, nothing silently changed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_sets import make_feature_set
-from tiny_models import EMBEDDING_DIM, make_model, one_thread
+from tiny_models import EMBEDDING_DIM, make_model
 from voxsrc.embedding import CROPS, WHOLE_UTTERANCES, EmbeddingError, EmbeddingMode
 from voxsrc.embedding.embedder import Embedder
 from voxsrc.embedding.embeddings import MAX_FRAMES
@@ -21,12 +20,6 @@ from voxsrc.features import FbankSpec
 from voxsrc.models.stored import ModelError, StoredModel
 
 LENGTHS = [[60, 200, 77], [41, 200, 60], [200, 60, 310, 205], [60]]
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Iterator[StoredModel]:
-    with one_thread():
-        yield make_model(tmp_path / "model")
 
 
 @pytest.fixture
@@ -128,7 +121,7 @@ def test_the_protocols_crops_are_ten_of_four_seconds() -> None:
     assert WHOLE_UTTERANCES.tag == "utterance"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(lengths=st.lists(st.integers(1, 50), max_size=60), batch_frames=st.integers(1, 300))
 def test_every_utterance_is_in_one_batch_within_the_budget(lengths: list[int], batch_frames: int) -> None:
     num_frames = np.array(lengths, np.int64)

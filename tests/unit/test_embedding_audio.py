@@ -1,14 +1,13 @@
 """Embeddings straight from audio: as of the features of it, and what is wrong with a file is said."""
 
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from audio_files import m4a, noise, wav
-from tiny_models import EMBEDDING_DIM, make_model, one_thread
+from tiny_models import EMBEDDING_DIM
 from voxsrc import storage
 from voxsrc.audio import decode
 from voxsrc.embedding import CROPS, EmbeddingError
@@ -18,12 +17,6 @@ from voxsrc.features.scipy_log_mel import LogMelExtractor
 from voxsrc.models.stored import StoredModel
 
 SECONDS = {"a/s/1.wav": 0.9, "b/s/2.wav": 1.3, "a/s/3.wav": 0.9, "c/t/4.wav": 0.7}
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Iterator[StoredModel]:
-    with one_thread():
-        yield make_model(tmp_path / "model")
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """Kept embeddings: nothing is computed twice, a killed run goes on, damage is redone."""
 
+import contextlib
 import logging
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,23 +14,17 @@ import pytest
 import torch
 
 from feature_sets import make_feature_set
-from tiny_models import make_model, one_thread
+from forked import kill_at_operation
+from tiny_models import make_model
 from voxsrc import storage
 from voxsrc.embedding import CROPS, EmbeddingMode
+from voxsrc.embedding.cache import CacheKey, EmbeddingCache
 from voxsrc.embedding.embedder import Embedder
 from voxsrc.feature_set import FeatureSet
 from voxsrc.models.stored import StoredModel, load_model
 
 LENGTHS = [[60, 80, 77], [41, 80, 60, 60], [80, 60]]
 NUM_UTTERANCES = 9
-# What a write is made of, as Python's audit events name it; each is preceded by one.
-OPERATIONS = {"open", "os.mkdir", "os.truncate", "os.utime", "os.rename", "os.remove"}
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Iterator[StoredModel]:
-    with one_thread():
-        yield make_model(tmp_path / "model")
 
 
 @pytest.fixture
@@ -186,25 +180,12 @@ def test_what_was_done_before_an_error_is_kept(
 
 def embed_and_end(model_uri: str, features: FeatureSet, cache: Path, kill_at: int) -> NoReturn:
     """In a process of its own: dies by SIGKILL before its n-th operation on files, in the cache's folder."""
-    seen = 0
-
-    def count(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
-        # An operation on an open file names its descriptor.
-        if event in OPERATIONS and (
-            isinstance(arguments[0], int) or str(arguments[0]).startswith(str(cache))
-        ):
-            seen += 1
-            if seen == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
     code = 1
     try:
-        torch.set_num_threads(1)
         # SIGKILL takes nothing from what the kernel has already; only a power failure would.
-        os.fsync = lambda fd: None  # type: ignore[assignment]
+        os.fsync = lambda fd: None
         embedder = Embedder(load_model(model_uri), batch_frames=1, cache_uri=str(cache))
-        sys.addaudithook(count)
+        kill_at_operation(kill_at, below=cache)
         embedder.embed_set(features)
         code = 0
     finally:
@@ -240,3 +221,29 @@ def test_killed_at_any_instant_it_goes_on(
     assert set(embedded) == {5, 3, 1, 0}
     assert len(embedded) > 12
     assert not caplog.records
+
+
+def test_no_kill_divides_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An embedding's last bits depend on its batch: those that were in one are kept, or redone, together."""
+    monkeypatch.setattr("voxsrc.embedding.cache.PART_UTTERANCES", 4)
+    batches, key = ["abc", "de", "fghij"], CacheKey("model", "source", "mode", (2,))
+    write_bytes = storage.write_bytes
+    seen = set()
+    for num_writes in range(9):
+        left = iter(range(num_writes))
+
+        def write(uri: str, content: bytes, left: Iterator[int] = left) -> object:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return write_bytes(uri, content)
+
+        cache = EmbeddingCache(str(tmp_path / str(num_writes)), key)
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(storage, "write_bytes", write)
+            for batch in batches:
+                cache.add(batch, np.zeros((len(batch), 2), np.float32), np.ones(len(batch), np.int64))
+            cache.flush()
+        kept = set(cache.load())
+        assert all(kept.issuperset(batch) or kept.isdisjoint(batch) for batch in batches), kept
+        seen.add(len(kept))
+    assert {0, 10} < seen

@@ -129,14 +129,15 @@ class EmbeddingCache:
             StorageError: If it cannot be written.
         """
         unwritten, self._unwritten = self._unwritten, _Unwritten()
-        vectors = np.concatenate(unwritten.vectors) if unwritten.ids else np.empty(0, np.float32)
-        num_frames = np.concatenate(unwritten.num_frames) if unwritten.ids else np.empty(0, np.int64)
-        for first in range(0, len(unwritten.ids), PART_UTTERANCES):
-            part = slice(first, first + PART_UTTERANCES)
-            embeddings = Embeddings(unwritten.ids[part], vectors[part], num_frames[part])
-            name = hashlib.sha256("\0".join(embeddings.utterance_ids).encode()).hexdigest()[:16]
-            uri = storage.join(self.folder_uri, f"part-{name}.safetensors")
-            storage.write_bytes(uri, to_safetensors(embeddings, self.key.to_dict()))
+        if not unwritten.ids:
+            return
+        # Whole batches: an embedding's last bits depend on its batch, and a kill may come between two parts.
+        embeddings = Embeddings(
+            unwritten.ids, np.concatenate(unwritten.vectors), np.concatenate(unwritten.num_frames)
+        )
+        name = hashlib.sha256("\0".join(embeddings.utterance_ids).encode()).hexdigest()[:16]
+        uri = storage.join(self.folder_uri, f"part-{name}.safetensors")
+        storage.write_bytes(uri, to_safetensors(embeddings, self.key.to_dict()))
 
     def _part_uris(self) -> list[str]:
         try:
