@@ -16,7 +16,7 @@ from commands import Outcome
 from evaluator import cli
 from evaluator.report import ReportData, write_report
 from training_runs import AAM, ANGLEPROTO, recipe_file, training_arguments, write_speakers
-from voxsrc.corpus import split_speakers
+from voxsrc.corpus import speed_copies, split_speakers
 from voxsrc.embedding.embedder import Embedder
 from voxsrc.feature_set import FeatureSet
 from voxsrc.models.encoder import SpeakerEncoder
@@ -38,8 +38,10 @@ class Trained:
     @property
     def sides(self) -> tuple[set[str], set[str]]:
         """The speakers that training saw, and those that it held out."""
-        index = FeatureSet.open(self.train).index
-        seen, held_out = split_speakers(index.speaker_ids, validation_fraction=HELD_OUT_FRACTION)
+        features = FeatureSet.open(self.train)
+        speakers = features.index.speaker_ids
+        copies = speed_copies(speakers, features.manifest.made_from)
+        seen, held_out = split_speakers(speakers, copies=copies, validation_fraction=HELD_OUT_FRACTION)
         return set(seen), set(held_out)
 
 
@@ -81,7 +83,6 @@ def train(folder: Path) -> Trained:
     """Writes features, trains a model, and lists trials; all of it below `folder`."""
     from trainer.cli import main
 
-    torch.set_num_threads(1)
     training = write_speakers(folder / "train", num_speakers=NUM_TRAINING_SPEAKERS)
     test = write_speakers(folder / "test", num_speakers=6, first_speaker=FIRST_TEST_SPEAKER, seed=1)
     recipe = recipe_file(

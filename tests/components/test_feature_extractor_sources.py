@@ -17,11 +17,6 @@ MEMBERS = {
 IN_ARCHIVE = {f"dev/aac/{path}": content for path, content in MEMBERS.items()}
 
 
-@pytest.fixture(params=["local", "gs"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path) if request.param == "local" else str(request.getfixturevalue("bucket"))
-
-
 def features_of(output: Path) -> dict[str, np.ndarray]:
     features = FeatureSet.open(str(output))
     return {utterance_id: features.read(utterance_id) for utterance_id in features.index.utterance_ids}

@@ -301,18 +301,18 @@ def test_the_heartbeat_thread_beats_through_failures_and_ends_when_the_lease_is_
         patch.setattr(storage, "write_bytes", watched)
         lease.start_heartbeat()
         for _ in range(3):
-            assert beats.acquire(timeout=20)
+            assert beats.acquire(timeout=300)
         failing.set()
         for _ in range(3):
-            assert failures.acquire(timeout=20)
+            assert failures.acquire(timeout=300)
         failing.clear()
         while beats.acquire(blocking=False):
             continue
-        assert beats.acquire(timeout=20)
+        assert beats.acquire(timeout=300)
     assert caplog.text.count("the heartbeat failed and will be tried again: no network") == 1
     storage.write_bytes(storage.join(str(tmp_path), LEASE_NAME), b"{}")
     assert lease._thread is not None
-    lease._thread.join(timeout=20)
+    lease._thread.join(timeout=300)
     assert not lease._thread.is_alive()
     with pytest.raises(LeaseLostError, match="an unknown run has taken over"):
         lease.check()

@@ -32,7 +32,7 @@ from voxsrc.checkpoint_interval import (
 )
 from voxsrc.errors import ConfigError, StorageError
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 300.0
 
 
 class GatedStore:
@@ -212,7 +212,7 @@ def test_a_process_ends_only_when_its_last_save_is_done(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
-        env=environment, capture_output=True, text=True, timeout=60, check=False,
+        env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "stopped\n")
     loaded = CheckpointStore(str(tmp_path)).load()

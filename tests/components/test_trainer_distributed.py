@@ -154,10 +154,9 @@ def test_torchrun(features: str, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ended = subprocess.run(
         [*torchrun, "-m", "trainer", *training_arguments(recipe, features, tmp_path / "run")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("model: ") == 1  # the first process alone speaks

@@ -3,10 +3,12 @@
 VOXSRC_REQUIRE_DOCKER=1 turns the skip into a failure (CI). DOCKER names the client.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +56,25 @@ class Container:
     def run(self, *arguments: str | Path, options: tuple[str, ...] = ()) -> str:
         """Runs the entry point to its end; returns what it printed on stdout."""
         return self.docker(*self.command(*arguments, options=options))
+
+    def kill_once(
+        self, reached: Callable[[], bool], *arguments: str | Path, options: tuple[str, ...] = ()
+    ) -> None:
+        """Runs the entry point and kills it by SIGKILL as soon as it has reached something.
+
+        It has half a core, so that the middle lasts long enough to be hit.
+        """
+        name = f"voxsrc-test-kill-{uuid.uuid4().hex}"
+        command = self.command(*arguments, options=(*options, f"--name={name}", "--cpus=0.5"))
+        process = subprocess.Popen(
+            [self.docker.client, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        while not reached() and process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.02)
+        killed = self.docker.attempt("kill", "--signal=KILL", name)
+        _, errors = process.communicate()
+        assert process.returncode == 137, f"{killed.stderr}{errors}"
 
     def python(self, code: str) -> str:
         """Runs Python code in the image instead of the entry point."""

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -87,19 +85,10 @@ def test_killed_in_the_middle_it_ends_with_the_same_bytes(
     assert {"scores.txt", "metrics.json", "report.html", "det.png", "scores.png"} <= undisturbed.keys()
     assert b"data:audio/flac;base64," in undisturbed["report.html"]
 
-    name = f"voxsrc-test-kill-{tmp_path.name}"
-    command = container("out").command(*JOB, "--audio=/data", options=(f"--name={name}", ONE_THREAD))
-    process = subprocess.Popen(
-        [docker.client, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
     out = tmp_path / "out" / "run"
-    deadline = time.monotonic() + 240
-    while not list(out.glob("embeddings/*/part-*")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        pass_time(process)
-    docker("kill", "--signal=KILL", name)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 137, errors
+    container("out").kill_once(
+        lambda: any(out.glob("embeddings/*/part-*")), *JOB, "--audio=/data", options=(ONE_THREAD,)
+    )
     assert not (out / "report.html").exists()
     kept = {path: path.stat().st_mtime_ns for path in out.glob("embeddings/*/*")}
 
@@ -107,14 +96,6 @@ def test_killed_in_the_middle_it_ends_with_the_same_bytes(
     assert again.returncode == 0, again.stderr
     assert results(out) == undisturbed
     assert {path: path.stat().st_mtime_ns for path in out.glob("embeddings/*/*")} == kept
-
-
-def pass_time(process: "subprocess.Popen[str]") -> None:
-    """Waits a moment, or less if the process ends."""
-    try:
-        process.wait(timeout=0.02)
-    except subprocess.TimeoutExpired:
-        return
 
 
 def test_straight_from_audio_and_without_labels(container: Callable[[str], Any], tmp_path: Path) -> None:

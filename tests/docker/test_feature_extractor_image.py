@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,17 +145,7 @@ def test_killed_in_the_middle_it_continues_to_the_same_bytes(
     job = ("run", *TRAIN, "--num-shards", "12", "--num-workers", "1", "--output", "/out")
     confined({**mounts, "/out": whole}).run(*job)
 
-    name = f"voxsrc-test-kill-{tmp_path.name}"
-    # half a core, so that the middle lasts long enough to be hit
-    slow = confined({**mounts, "/out": out}).command(*job, options=(f"--name={name}", "--cpus=0.5"))
-    process = subprocess.Popen(
-        [docker.client, *slow], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while len(shards_of(out)) < 3 and process.poll() is None and time.monotonic() < deadline:
-        pass_time(process)
-    docker("kill", "--signal=KILL", name)
-    assert process.wait(timeout=60) == 137, process.stderr and process.stderr.read()
+    confined({**mounts, "/out": out}).kill_once(lambda: len(shards_of(out)) >= 3, *job)
     finished = shards_of(out)
     assert 3 <= len(finished) < 12
     assert not (out / "manifest.json").exists()
@@ -165,14 +154,6 @@ def test_killed_in_the_middle_it_continues_to_the_same_bytes(
     assert {shard: written for shard, written in shards_of(out).items() if shard in finished} == finished
     assert bytes_of(out) == bytes_of(whole)
     voxsrc("features", "verify", out)
-
-
-def pass_time(process: "subprocess.Popen[str]") -> None:
-    """Waits a moment, or less if the process ends."""
-    try:
-        process.wait(timeout=0.02)
-    except subprocess.TimeoutExpired:
-        return
 
 
 def test_the_image_builds_from_a_folder_of_wheels_without_a_network(

@@ -5,8 +5,6 @@ The CPU variant: what differs in the other one, torch and CUDA's libraries, need
 
 import json
 import re
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,18 +83,8 @@ def test_killed_in_the_middle_it_continues_to_the_same_model(
     assert whole.returncode == 0, whole.stderr
     assert "cache" not in whole.stderr, "a library found no folder for its cache"
 
-    name = f"voxsrc-test-kill-{tmp_path.name}"
-    command = container("out").command(*job, options=(f"--name={name}", one_thread))
-    process = subprocess.Popen(
-        [docker.client, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
     out = tmp_path / "out" / "run"
-    deadline = time.monotonic() + 240
-    while last_step(out) < NUM_STEPS // 4 and process.poll() is None and time.monotonic() < deadline:
-        pass_time(process)
-    docker("kill", "--signal=KILL", name)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 137, errors
+    container("out").kill_once(lambda: last_step(out) >= NUM_STEPS // 4, *job, options=(one_thread,))
     killed_after = last_step(out)
     assert NUM_STEPS // 4 <= killed_after < NUM_STEPS
     assert not (out / "model").exists()
@@ -123,14 +111,6 @@ def last_step(run: Path) -> int:
     except FileNotFoundError:
         return 0
     return max((entry["step"] for entry in pointer["checkpoints"]), default=0)
-
-
-def pass_time(process: "subprocess.Popen[str]") -> None:
-    """Waits a moment, or less if the process ends."""
-    try:
-        process.wait(timeout=0.02)
-    except subprocess.TimeoutExpired:
-        return
 
 
 def test_the_component_as_kubeflow_runs_it_with_two_processes(

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -312,6 +313,26 @@ def test_kfp_is_as_it_was_after_a_run(engine: FakeDocker, extract: dict[str, Any
     run_local("extract", extract, root=tmp_path / "root")
     assert docker_task_handler.run_docker_container is own
     assert print is printing
+
+
+@pytest.mark.parametrize("ending", ["well", "badly"])
+def test_a_run_leaves_no_temporary_folder(
+    ending: str,
+    engine: FakeDocker,
+    extract: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    if ending == "well":
+        run_local("extract", extract, root=tmp_path / "root")
+    else:
+        engine.ends["plan-extraction"] = [1]
+        with pytest.raises(PipelineError):
+            run_local("extract", extract, root=tmp_path / "root")
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_log_names_the_step_of_each_line(

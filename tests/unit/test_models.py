@@ -3,7 +3,6 @@
 import argparse
 import functools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -44,15 +43,6 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "VGGVox": ("VGGVox", {}),
     "ECAPA": ("ECAPA_TDNN_512", {"channels": 32, "aggregated_channels": 48}),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Keeps torch to one thread: these tensors are too small to share, and a second thread would spin."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 cost_of = functools.cache(complexity.measure)
@@ -196,7 +186,7 @@ class TestPooling:
         np.testing.assert_allclose(TSTP(6)(x).numpy(), expected, rtol=1e-6)
 
     @given(order=st.permutations(range(9)))
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     def test_the_order_of_frames_does_not_matter(self, order: list[int]) -> None:
         x = features(2, 4, 9).double()
         for pooling in (SAP(4), ASP(4), ASP(4, hidden="tanh", global_context=True), TSTP(4)):
