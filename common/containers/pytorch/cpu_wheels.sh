@@ -66,5 +66,11 @@ if [[ -z "$torch" ]]; then
     'configuration, or another build in VOXSRC_CPU_TORCH' >&2
   exit 3
 fi
+# The image's build takes the one torch that is there: another one is from an earlier time.
+if [[ "$torch" == torch==* ]]; then
+  for wheel in "$folder"/torch-*.whl; do
+    [[ "${wheel##*/}" == "torch-${torch#torch==}-"* ]] || rm -f "$wheel"
+  done
+fi
 download --require-hashes --requirement "$without_cuda"
 download --require-hashes --requirement "$root/env/requirements-build.txt"
