@@ -17,6 +17,15 @@ data/README.md); then prints, as YAML, the parameters of the train pipeline that
 Interrupted, run it again: what has arrived is not sent again. For recordings of your own,
 use `gcloud storage cp` and name them in the same parameters.
 
+For E and H also:
+  voxceleb-data download vox1-dev --from BASE --output gs://BUCKET/vox1
+  voxceleb-data trials vox1-E --output gs://BUCKET/lists
+Then of these parameters change (the list is O's; without one, all of the audio is taken):
+  test_audio: gs://BUCKET/vox1/vox1_dev_wav_partaa; gs://BUCKET/vox1/vox1_test_wav.zip
+  test_list: ''
+  test_features: gs://BUCKET/features/vox1
+  trials: gs://BUCKET/lists/vox1-E-cleaned.txt
+
   --from BASE         where VoxCeleb's parts lie: a local folder, gs://my-bucket/folder, http(s)://…
   --staging DIR       local folder with room for one part (11 GB), where BASE is remote
   --user-env NAME     environment variable with the user name for http(s), likewise

@@ -3,9 +3,10 @@ import os
 import resource
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ import pytest
 from audio_files import m4a, noise, tone, wav
 from commands import Command, contents, identities
 from corpora import Corpus, tar_bytes, write_corpus, zip_bytes
+from feature_extractor import extraction
 from voxsrc import storage
 from voxsrc.feature_set import FeatureSet, read_manifest
 from voxsrc.feature_set.verification import verify
+from voxsrc.features.scipy_log_mel import LogMelExtractor
 
 GOOD = {f"id{n % 2}/s/good {n}.wav": wav(noise(0.3, seed=n)) for n in range(6)}
 
@@ -147,6 +150,36 @@ def test_nothing_left_is_an_error_whatever_is_allowed(tmp_path: Path, feature_ex
     outcome = feature_extractor("run", *options(corpus, tmp_path / "set"), "--max-rejected", 1)
     assert outcome.code == 1
     assert outcome.error.startswith("2 of 2 utterances were rejected (1 empty, 1 undecodable), the first is ")
+
+
+@pytest.mark.parametrize("step", ["change_speed", "log_mel"])
+def test_an_utterance_for_which_there_is_not_enough_memory_is_rejected(
+    tmp_path: Path, feature_extractor: Command, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    corpus, output = write_corpus(tmp_path, GOOD | {"id1/s/long.wav": wav(noise(2.0))}), tmp_path / "set"
+
+    def refused(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if any(isinstance(a, np.ndarray) and len(a) > 16_000 for a in arguments):
+                raise MemoryError
+            return original(*arguments, **named)
+
+        return call
+
+    if step == "change_speed":
+        monkeypatch.setattr(extraction, "change_speed", refused(extraction.change_speed))
+    else:
+        monkeypatch.setattr(LogMelExtractor, "__call__", refused(LogMelExtractor.__call__))
+    arguments = [*options(corpus, output), "--speed", "0.9", "--max-rejected", "0.2"]
+    assert feature_extractor("run", *arguments).code == 0
+    assert rejections(output) == {"id1/s/long.wav": "too_large"}
+    assert "not enough memory for its features" in (output / "rejected.jsonl").read_text()
+    assert FeatureSet.open(str(output)).index.utterance_ids == [
+        name for path in GOOD for name in (path, f"{path}-sp0.9")
+    ]
+    if step == "log_mel":
+        outcome = feature_extractor("run", *options(corpus, tmp_path / "other"), "--dry-run")
+        assert "of 7 utterances tried, rejected: 1 too_large" in outcome.output
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

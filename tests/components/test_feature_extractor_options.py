@@ -14,23 +14,28 @@ def shard_identities(output: Path) -> dict[str, tuple[int, int]]:
 
 
 CHANGES = [
-    (["--step", "0.1"], "encoding"),
-    (["--set", "num_mels=20"], "spec"),
-    (["--preset", "kaldi80"], "spec"),
-    (["--speed", "0.9"], "speeds"),
-    (["--num-shards", "3"], "num_shards"),
-    (["--min-duration", "0.2"], "min_duration_s"),
+    (["--step", "0.1"], "step_nat is 0.2, now 0.1 is asked for"),
+    (["--set", "num_mels=20"], "features: num_mels is 40, expected 20"),
+    (["--preset", "kaldi80"], "features: lfb40, expected kaldi80"),
+    (["--speed", "0.9"], "speeds is [], now ['0.9'] is asked for"),
+    (["--num-shards", "3"], "num_shards is 6, now 3 is asked for"),
+    (["--min-duration", "0.2"], "min_duration_s is 0.1, now 0.2 is asked for"),
+    (
+        ["--preset", "kaldi80", "--step", "0.1", "--num-shards", "3"],
+        "features: lfb40, expected kaldi80; step_nat is 0.2, now 0.1 is asked for; "
+        "num_shards is 6, now 3 is asked for",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("change", "name"), CHANGES)
+@pytest.mark.parametrize(("change", "difference"), CHANGES)
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
 def test_other_options_are_refused(
     corpus: Corpus,
     begun: Path,
     feature_extractor: Command,
     change: list[str],
-    name: str,
+    difference: str,
     state: str,
 ) -> None:
     if state == "unfinished":
@@ -44,8 +49,9 @@ def test_other_options_are_refused(
             else "an unfinished extraction with other options"
         )
         assert outcome.code == 1
-        assert outcome.error.startswith(f"{begun} holds {holds}: {name} is ")
-        assert outcome.error.endswith("is asked for; choose another --output, or give --overwrite")
+        assert outcome.error == (
+            f"{begun} holds {holds} ({difference}); choose another --output, or give --overwrite"
+        )
     assert identities(begun) == before
 
 
@@ -55,13 +61,41 @@ def test_another_list_and_other_audio_are_refused(
     shorter = tmp_path / "shorter.txt"
     shorter.write_text("".join(Path(corpus.list).read_text().splitlines(keepends=True)[:-1]))
     outcome = feature_extractor("run", *extractor_options(corpus, begun), "--list", shorter)
-    assert ": list_sha256 is '" in outcome.error
+    assert "made with other options (made from another list); choose" in outcome.error
     _, _, *others = extractor_options(corpus, begun)
     outcome = feature_extractor("run", "--audio", tmp_path, *others)
-    assert f": audio is '{corpus.audio}', now '{tmp_path}' is asked for" in outcome.error
+    assert f"(audio is '{corpus.audio}', now '{tmp_path}' is asked for)" in outcome.error
+    where = ["--audio", corpus.audio, "--output", begun, "--num-shards", 6]
+    assert "(made from a list, now none is given)" in feature_extractor("run", *where).error
 
 
-@pytest.mark.parametrize("change", [change for change, _ in CHANGES], ids=[name for _, name in CHANGES])
+def test_a_list_given_afterwards_is_refused(
+    corpus: Corpus, tmp_path: Path, feature_extractor: Command
+) -> None:
+    where = ["--audio", corpus.audio, "--output", tmp_path / "set"]
+    assert feature_extractor("plan", *where).code == 0
+    outcome = feature_extractor("plan", *where, "--list", corpus.list)
+    assert "(made without a list, now one is given)" in outcome.error
+
+
+@pytest.mark.parametrize("speeds", ["1.1,0.9", "0.9"])
+def test_copies_called_like_somebody_else_are_refused(
+    tmp_path: Path, feature_extractor: Command, speeds: str
+) -> None:
+    names = ("anna", "anna-sp0.9", "anna-sp1.25")
+    corpus = write_corpus(tmp_path, {f"{name}/s/1.wav": wav(tone(0.3)) for name in names})
+    where = ["--audio", corpus.audio, "--list", corpus.list, "--output", tmp_path / "set"]
+    for command in ("run", "plan"):
+        outcome = feature_extractor(command, *where, "--speed", speeds)
+        assert outcome.error == (
+            "--speed 0.9: the copies of anna would be called anna-sp0.9, as another speaker is; "
+            "rename one of the two, or leave out that speed"
+        )
+    assert not (tmp_path / "set").exists()
+    assert feature_extractor("plan", *where, "--speed", "1.1").code == 0
+
+
+@pytest.mark.parametrize("change", [change for change, _ in CHANGES], ids=[told for _, told in CHANGES])
 def test_overwrite_replaces_a_set_as_if_it_had_not_been(
     corpus: Corpus, begun: Path, tmp_path: Path, feature_extractor: Command, change: list[str]
 ) -> None:

@@ -161,7 +161,7 @@ def test_other_sources_are_refused(
     for others in (sources[:2], sources[::-1], [*sources, str(tmp_path)], sources[:1]):
         outcome = feature_extractor("run", *options_of(corpus, others, output))
         wanted = others if len(others) > 1 else others[0]
-        assert f": audio is {sources!r}, now {wanted!r} is asked for; choose another" in outcome.error
+        assert f"(audio is {sources!r}, now {wanted!r} is asked for); choose another" in outcome.error
 
 
 def test_a_source_added_with_overwrite(

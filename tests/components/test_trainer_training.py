@@ -169,6 +169,10 @@ def test_features_that_are_not_there_or_of_another_kind(
     outcome = trainer(*arguments(using=str(tmp_path / "nowhere")))
     assert outcome.code == 1
     assert str(tmp_path / "nowhere") in outcome.error
+    missing = str(tmp_path / "no noise")
+    for kind in ("noise", "music"):
+        outcome = trainer(*arguments(augment={kind: {"probability": 0.5, "features": missing}}))
+        assert outcome.error.startswith(f"augment.{kind}.features: {missing} does not exist; ")
     noise = write_speakers(tmp_path / "noise", num_speakers=1, spec=FbankSpec(hop_ms=12.5))
     outcome = trainer(*arguments(augment={"noise": {"probability": 0.5, "features": noise}}))
     assert outcome.code == 1

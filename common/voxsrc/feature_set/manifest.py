@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from voxsrc import storage
+from voxsrc.corpus import speed_copies
 from voxsrc.errors import FeatureSetError, NotFoundError
 from voxsrc.feature_set.encoding import Encoding
 from voxsrc.features import FbankSpec
@@ -15,6 +18,9 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "utterances.parquet"
 REJECTED_NAME = "rejected.jsonl"
+# What an extraction leaves before there is a manifest: its plan, then shards and their records.
+PLAN_NAME = "plan/plan.json"
+SHARD_FILE = re.compile(r"shard-[0-9]{5,}\.(json|lfb\.zst)")
 
 _PCM16_BYTES = 2
 
@@ -147,7 +153,8 @@ class Manifest:
                 counts=fields["counts"],
                 made_from=fields["made_from"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+            speed_copies((), manifest.made_from)  # only to refuse what are no speeds
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FeatureSetError(f"not a manifest ({type(error).__name__}: {error})") from error
         if manifest.spec.hash != fields["fbank_spec_hash"]:
             raise FeatureSetError(
@@ -160,19 +167,42 @@ def read_manifest(uri: str) -> Manifest:
     """The manifest of the feature set at `uri`.
 
     Raises:
-        NotFoundError: If there is no set, or an unfinished one.
+        NotFoundError: If there is nothing, something else, or an unfinished set; it says which.
         FeatureSetError: If the manifest is damaged or of another format.
     """
     manifest_uri = storage.join(uri, MANIFEST_NAME)
     try:
         return Manifest.from_json(storage.read_bytes(manifest_uri))
     except NotFoundError as error:
-        raise NotFoundError(
-            f"{uri} is not a finished feature set: it has no {MANIFEST_NAME}; "
-            "run the same extraction again to finish it"
-        ) from error
+        raise NotFoundError(f"{uri} {_found_instead(uri)}") from error
     except FeatureSetError as error:
         raise FeatureSetError(f"{manifest_uri}: {error}") from error
+
+
+def _found_instead(uri: str) -> str:
+    """What there is at a place without a manifest, and what to do about it."""
+    place = uri.rstrip("/")
+    if storage.is_remote(uri):
+        is_file = bool(storage.name(uri)) and storage.exists(place)
+        is_there = is_file or any(True for _ in storage.list_files(uri))
+    else:
+        path = Path(storage.local_path(uri))
+        is_there, is_file = path.exists(), path.exists() and not path.is_dir()
+    if is_file:
+        return "is a file; expected the folder of a feature set"
+    if not is_there:
+        return "does not exist; expected the folder of a feature set: check the name"
+    if storage.exists(storage.join(uri, PLAN_NAME)) or any(
+        SHARD_FILE.fullmatch(storage.name(info.uri)) for info in storage.list_files(uri, recursive=False)
+    ):
+        return (
+            f"is not a finished feature set: it has no {MANIFEST_NAME}; run the same extraction again to "
+            "finish it"
+        )
+    return (
+        f"is a folder without a feature set (no {MANIFEST_NAME}, no shards); expected the --output of an "
+        "extraction: extract features of audio first"
+    )
 
 
 def percent(part: int, whole: int) -> float:

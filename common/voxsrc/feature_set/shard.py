@@ -162,20 +162,31 @@ class ShardWriter:
 def read_valid_record(set_uri: str, shard: int, key: str) -> ShardRecord | None:
     """The record of a shard that is there, whole, and made from what `key` stands for; otherwise None."""
     try:
-        record = ShardRecord.from_json(storage.read_bytes(storage.join(set_uri, shard_record_name(shard))))
-        if record.key != key:
-            return None
-        shard_uri = storage.join(set_uri, shard_name(shard))
-        stored = storage.stat(shard_uri)
-        if stored.size != record.num_bytes:
-            return None
-        if stored.crc32c is not None:
-            return record if stored.crc32c == record.crc32c else None
-        content = storage.read_bytes(shard_uri)
-        return record if hashlib.sha256(content).hexdigest() == record.sha256 else None
-    except (NotFoundError, FeatureSetError):
-        # Not made yet, or made by another version: it will be made now.
+        content = storage.read_bytes(storage.join(set_uri, shard_record_name(shard)))
+        stored = storage.stat(storage.join(set_uri, shard_name(shard)))
+    except NotFoundError:  # not made yet
         return None
+    return valid_record(content, key, stored)
+
+
+def valid_record(content: bytes, key: str, stored: storage.ObjectInfo | None) -> ShardRecord | None:
+    """The record of a shard whose file is there, whole, and made from what `key` stands for; otherwise None.
+
+    Args:
+        content: The record's file.
+        key: What the shard must be made from.
+        stored: The shard's own file, if there is one.
+    """
+    try:
+        record = ShardRecord.from_json(content)
+    except FeatureSetError:  # damaged, or made by another version: it will be made again
+        return None
+    if record.key != key or stored is None or stored.size != record.num_bytes:
+        return None
+    if stored.crc32c is not None:
+        return record if stored.crc32c == record.crc32c else None
+    # A disk keeps no checksums, so the file is read: a second for each gigabyte of features.
+    return record if hashlib.sha256(storage.read_bytes(stored.uri)).hexdigest() == record.sha256 else None
 
 
 def decode_shard(content: bytes, num_frames_each: NDArray[np.int64], out: Uint8Array) -> None:

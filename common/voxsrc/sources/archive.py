@@ -39,6 +39,7 @@ _TAR_ERRORS = (
 )
 _ZIP_METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 _ZIP_ENCRYPTED = 0x1
+_ZIP_UTF8_NAME = 0x800
 # Of a plan's columns; a damaged zip64 record may say more.
 _MOST_INT64 = (1 << 63) - 1
 _ZIP_LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -217,7 +218,7 @@ class ZipSource(_ArchiveSource):
                 continue
             scan.add(
                 Member(
-                    entry.filename.removeprefix("./"),
+                    _zip_name(entry).removeprefix("./"),
                     min(entry.file_size, _MOST_INT64),
                     min(entry.header_offset, _MOST_INT64),
                     min(entry.compress_size, _MOST_INT64),
@@ -263,3 +264,17 @@ class ZipSource(_ArchiveSource):
         if len(data) != member.size or zlib.crc32(data) != member.crc32:
             return AudioError("damaged", "zip entry does not match its CRC-32")
         return data
+
+
+def _zip_name(entry: zipfile.ZipInfo) -> str:
+    """The name of a zip's entry, which need not say how it is encoded.
+
+    zipfile then takes code page 437, as the format has it; Info-ZIP without a UTF-8 locale, and other tools,
+    write the bytes of the file system, nearly always UTF-8. What is not valid as such stays as it is.
+    """
+    if entry.flag_bits & _ZIP_UTF8_NAME:
+        return entry.filename
+    try:
+        return entry.filename.encode("cp437").decode()
+    except UnicodeError:
+        return entry.filename

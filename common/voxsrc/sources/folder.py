@@ -22,7 +22,7 @@ from voxsrc.sources.base import (
     too_large,
     without_suffix,
 )
-from voxsrc.storage.local import translated
+from voxsrc.storage.local import is_repeated, translated
 
 # A bucket answers a small read in some 30 ms, in which a core decodes a minute and a half of audio.
 _READS_AHEAD = 32
@@ -41,7 +41,7 @@ class LocalFolderSource:
     def scan(self) -> Scan:
         """Walks the folder, in bytewise order of the paths; passes over what is hidden or may not be read."""
         scan = Scan()
-        self._walk("", scan, {Path(os.path.realpath(self._root)): None})
+        self._walk("", scan, {os.path.realpath(self._root): None})
         return scan
 
     def find(self, path: str) -> Member | None:
@@ -99,13 +99,13 @@ class LocalFolderSource:
     def close(self) -> None:
         """Nothing is open."""
 
-    def _walk(self, folder: str, scan: Scan, listed: dict[Path, None]) -> None:
+    def _walk(self, folder: str, scan: Scan, listed: dict[str, None]) -> None:
         """Adds what lies below a folder, which is empty or ends in a slash.
 
         Args:
             folder: Relative to the root.
             scan: What is added to.
-            listed: Real paths of the root, first, and of all links that were followed.
+            listed: See `is_repeated`.
         """
         path = self._root / folder
         try:
@@ -123,7 +123,7 @@ class LocalFolderSource:
                 _add_file(relative, entry, scan)
             elif is_hidden(entry.name):
                 scan.skipped["hidden"] += 1
-            elif not (entry.is_symlink() and _is_repeated(Path(entry.path), listed)):
+            elif not (entry.is_symlink() and is_repeated(entry.path, listed)):
                 self._walk(f"{relative}/", scan, listed)
 
     def _has_any(self, prefix: str, below: Mapping[str, Sequence[str]]) -> bool:
@@ -215,15 +215,6 @@ def _add_file(relative: str, entry: os.DirEntry[str], scan: Scan) -> None:
         return
     if stat_module.S_ISREG(status.st_mode):
         scan.add(Member(relative, status.st_size, stamp=status.st_mtime_ns))
-
-
-def _is_repeated(link: Path, listed: dict[Path, None]) -> bool:
-    """Whether a link to a folder leads into a listed tree, or above the root; else adds it to `listed`."""
-    real = Path(os.path.realpath(link))
-    if real in next(iter(listed)).parents or any(folder in listed for folder in (real, *real.parents)):
-        return True
-    listed[real] = None
-    return False
 
 
 def _read(uri: str, member: Member) -> ReadResult:

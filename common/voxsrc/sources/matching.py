@@ -2,10 +2,10 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from voxsrc.corpus import Utterance, utterances_from_paths
+from voxsrc.corpus import Utterance, session_of, utterances_from_paths
 from voxsrc.errors import CorpusError
 from voxsrc.sources.base import Member, Source
 from voxsrc.sources.several import SeveralSources
@@ -116,18 +116,22 @@ def _check_own_files(source: Source, pairs: Sequence[tuple[Utterance, Member]]) 
         )
 
 
-def match_all_files(source: Source | SeveralSources) -> Matching:
+def match_all_files(source: Source | SeveralSources, *, one_speaker: str | None = None) -> Matching:
     """Takes every audio file of a source, or of several, laid out as `speaker/[session/]file`.
 
+    Args:
+        source: Where the files are.
+        one_speaker: If given, all are this speaker's, and may lie anywhere.
+
     Raises:
-        CorpusError: If the files do not lie so, or two sources have the same utterance.
+        CorpusError: If there are none, they do not lie so, or two sources have the same utterance.
     """
     if not isinstance(source, SeveralSources):
-        return _match_all_of(source)
+        return _match_all_of(source, one_speaker)
     matchings = []
     for each in source.sources:
         try:
-            matchings.append(_match_all_of(each))
+            matchings.append(_match_all_of(each, one_speaker))
         except CorpusError as error:
             raise CorpusError(f"{each.uri}: {error}") from error
     found = _united(source, matchings)
@@ -135,18 +139,40 @@ def match_all_files(source: Source | SeveralSources) -> Matching:
     return Matching(pairs, [], "", 0, _notes(source, matchings, "utterances"))
 
 
-def _match_all_of(source: Source) -> Matching:
+def _match_all_of(source: Source, one_speaker: str | None) -> Matching:
     scan = source.scan()
-    utterances, prefix = utterances_from_paths(scan.members)
+    if one_speaker is None:
+        utterances, prefix = _told_by_folders(scan.members)
+    else:
+        utterances, prefix = _of_one_speaker(scan.members, one_speaker), ""
     pairs = [(utterance, scan.members[prefix + utterance.utterance_id]) for utterance in utterances]
     skipped = [f"{count} entries skipped: {reason}" for reason, count in sorted(scan.skipped.items())]
     speakers = {utterance.speaker_id for utterance in utterances}
-    if len(speakers) == 1 and len({utterance.session_id for utterance in utterances}) > 1:
+    sessions = {utterance.session_id for utterance in utterances}
+    if one_speaker is None and len(speakers) == 1 and len(sessions) > 1:
         # A folder around the speakers' looks the same as one speaker with sessions.
         skipped.append(
             f"all files are taken as one speaker's, {speakers.pop()!r}: is that a speaker's folder?"
         )
     return Matching(pairs, [], prefix, 0, skipped)
+
+
+def _told_by_folders(paths: Collection[str]) -> tuple[list[Utterance], str]:
+    try:
+        return utterances_from_paths(paths)
+    except CorpusError as error:
+        if not paths:
+            raise
+        raise CorpusError(
+            f"{error}. Of noise and music, where speakers mean nothing, feature-extractor takes all files "
+            "with --one-speaker NAME"
+        ) from error
+
+
+def _of_one_speaker(paths: Collection[str], speaker_id: str) -> list[Utterance]:
+    if not paths:
+        raise CorpusError("there are no audio files")
+    return [Utterance(path, speaker_id, session_of(path)) for path in sorted(paths, key=str.encode)]
 
 
 def _find_prefix(source: Source, utterances: Sequence[Utterance]) -> str:

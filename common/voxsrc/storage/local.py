@@ -220,7 +220,7 @@ class LocalBackend:
         for key, entry in entries:
             path = f"{folder}/{entry.name}"
             if key.endswith(b"/"):
-                if recursive and not (entry.is_symlink() and _is_repeated(path, listed)):
+                if recursive and not (entry.is_symlink() and is_repeated(path, listed)):
                     yield from self._walk(path, recursive, listed)
             elif entry.is_file() and not entry.name.startswith(TEMP_PREFIX):
                 with contextlib.suppress(FileNotFoundError):  # removed since the scan
@@ -275,8 +275,13 @@ class LocalBackend:
             path.unlink(missing_ok=missing_ok)
 
 
-def _is_repeated(link: str, listed: dict[str, None]) -> bool:
-    """Whether a link to a folder leads into a listed tree, or above the root; else adds it to `listed`."""
+def is_repeated(link: str, listed: dict[str, None]) -> bool:
+    """Whether a link to a folder leads into a listed tree, or above the root; else adds it to `listed`.
+
+    Args:
+        link: Its path.
+        listed: Real paths of the root, first, and of all links that were followed.
+    """
     real = Path(os.path.realpath(link))
     root = Path(next(iter(listed)))
     if real in root.parents or any(str(folder) in listed for folder in (real, *real.parents)):

@@ -37,6 +37,9 @@ def estimate(
         except AudioError as error:
             reasons[error.reason] += 1
             continue
+        except MemoryError:
+            reasons["too_large"] += 1
+            continue
         seconds += len(recording.waveform) / options.spec.sample_rate_hz
         stored_bytes += len(compress(time_delta(levels).tobytes()))
         audio_bytes += utterance.member.size

@@ -8,15 +8,14 @@ import hashlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from fractions import Fraction
 from multiprocessing.connection import wait as wait_for_connections
 from multiprocessing.sharedctypes import Synchronized
-from typing import Any
 
+from feature_extractor.options import copy_name
 from feature_extractor.plan import Plan, PlannedUtterance, PlanRows, read_plan, shard_key
 from voxsrc.audio import change_speed, decode
 from voxsrc.errors import AudioError, VoxsrcError
@@ -27,6 +26,7 @@ from voxsrc.sources import Readable, open_sources
 _POLL_S = 0.2
 _CHECKS_AT_A_TIME = 16
 _UTTERANCES_PER_REPORT = 16
+_NO_MEMORY = "not enough memory for its features; cut it into parts, or give a smaller --num-workers"
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,14 @@ class ShardMaker:
             if isinstance(content, AudioError):
                 raise content
             recording = decode(content, sample_rate_hz=rate_hz, min_duration_s=options.min_duration_s)
-            copies = [
-                (_marked(utterance.utterance_id, speed), _marked(utterance.speaker_id, speed), waveform)
-                for speed, waveform in _at_speeds(recording.waveform, options.speeds)
+            copies = [(utterance.utterance_id, utterance.speaker_id, recording.waveform)]
+            copies += [
+                (
+                    copy_name(utterance.utterance_id, speed),
+                    copy_name(utterance.speaker_id, speed),
+                    change_speed(recording.waveform, speed),
+                )
+                for speed in options.speeds
             ]
             features = [
                 self._log_mel(waveform, dither_seed=_dither_seed(utterance_id))
@@ -112,6 +117,10 @@ class ShardMaker:
             ]
         except AudioError as error:
             writer.reject(utterance.utterance_id, utterance.speaker_id, error.reason, error.detail)
+            return 0.0
+        except MemoryError:
+            # One recording of many hours must not end the extraction of a million others.
+            writer.reject(utterance.utterance_id, utterance.speaker_id, "too_large", _NO_MEMORY)
             return 0.0
         counts = writer.record.counts
         counts.resampled_utterances += recording.source_rate_hz != rate_hz
@@ -219,6 +228,11 @@ def _extract_in_processes(
                 for future in done:
                     future.result()
                 reported = report(reported.num_shards + len(done))
+        except (KeyboardInterrupt, SystemExit):
+            # Whoever ends this process does not wait until the workers have finished their shards.
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
         except BrokenProcessPool as error:
             raise VoxsrcError(
                 "a worker process died, most likely killed for want of memory; finished shards are kept: "
@@ -270,17 +284,6 @@ def _make_in_worker(shard: int) -> None:
     done = _Batched(report)
     worker.maker.make(shard, done.add)
     done.flush()
-
-
-def _at_speeds(waveform: Any, speeds: Sequence[Fraction]) -> Iterator[tuple[Fraction | None, Any]]:
-    yield None, waveform
-    for speed in speeds:
-        yield speed, change_speed(waveform, speed)
-
-
-def _marked(name: str, speed: Fraction | None) -> str:
-    """The id of a copy at another speed: `id10001` → `id10001-sp0.9`."""
-    return name if speed is None else f"{name}-sp{float(speed):g}"
 
 
 def _dither_seed(utterance_id: str) -> int:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,16 +16,16 @@ from voxsrc.feature_set.manifest import (
     INDEX_NAME,
     MANIFEST_NAME,
     REJECTED_NAME,
+    SHARD_FILE,
     Manifest,
     StoredFile,
     StoredShard,
     shard_name,
     shard_record_name,
 )
-from voxsrc.feature_set.shard import RejectedUtterance, ShardRecord
+from voxsrc.feature_set.shard import RejectedUtterance, ShardRecord, valid_record
 
 _NAMED = 5
-_SHARD_FILE = re.compile(r"shard-[0-9]{5,}\.(json|lfb\.zst)")
 
 
 def finish(output_uri: str) -> Manifest:
@@ -59,7 +58,7 @@ def _read_records(output_uri: str, plan: Plan) -> list[ShardRecord]:
     rows = PlanRows(output_uri, plan)
     records, stale = [], []
     for shard, content in enumerate(storage.read_many(storage.join(output_uri, name) for name in names)):
-        record = _valid_record(content, shard_key(plan, rows.shard(shard)), stored.get(shard_name(shard)))
+        record = valid_record(content, shard_key(plan, rows.shard(shard)), stored.get(shard_name(shard)))
         if record is None:
             stale.append(shard)
         else:
@@ -69,20 +68,6 @@ def _read_records(output_uri: str, plan: Plan) -> list[ShardRecord]:
             f"{_these(stale)} damaged or not as planned; run `feature-extractor extract` to make them again"
         )
     return records
-
-
-def _valid_record(content: bytes, key: str, stored: storage.ObjectInfo | None) -> ShardRecord | None:
-    """The record of a shard whose file is there, whole, and made as planned; otherwise None."""
-    try:
-        record = ShardRecord.from_json(content)
-    except FeatureSetError:
-        return None
-    if record.key != key or stored is None or stored.size != record.num_bytes:
-        return None
-    if stored.crc32c is not None:
-        return record if stored.crc32c == record.crc32c else None
-    # A disk keeps no checksums, so the file is read: a second for each gigabyte of features.
-    return record if hashlib.sha256(storage.read_bytes(stored.uri)).hexdigest() == record.sha256 else None
 
 
 def _these(shards: Sequence[int]) -> str:
@@ -113,7 +98,7 @@ def _delete_superseded(output_uri: str, num_shards: int) -> None:
     expected = {name(shard) for shard in range(num_shards) for name in (shard_name, shard_record_name)}
     for info in storage.list_files(output_uri, recursive=False):
         name = storage.name(info.uri)
-        if _SHARD_FILE.fullmatch(name) and name not in expected:
+        if SHARD_FILE.fullmatch(name) and name not in expected:
             storage.delete(info.uri, missing_ok=True)
 
 

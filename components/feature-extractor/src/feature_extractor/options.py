@@ -1,12 +1,14 @@
 """What an extraction is asked to do."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 from voxsrc.errors import ConfigError
 from voxsrc.feature_set.encoding import DEFAULT_STEP_NAT, Encoding
-from voxsrc.features import FbankSpec
+from voxsrc.features import FbankSpec, preset
 
 _SLOWEST, _FASTEST = Fraction(1, 2), Fraction(2)
 
@@ -18,6 +20,8 @@ class ExtractionOptions:
     Attributes:
         audio_uris: Folders and archives, one at least; their order is that of the utterances.
         list_uri: Utterance list; None takes every audio file of `audio_uris`.
+        one_speaker: Without a list, the speaker of all files, which may then lie anywhere; None tells the
+            speakers by their folders.
         spec: The features.
         step_nat: Width of one level of the stored values.
         speeds: Speeds at which copies are added as new speakers, without 1.
@@ -28,6 +32,7 @@ class ExtractionOptions:
 
     audio_uris: tuple[str, ...]
     list_uri: str | None = None
+    one_speaker: str | None = None
     spec: FbankSpec = field(default_factory=FbankSpec)
     step_nat: float = DEFAULT_STEP_NAT
     speeds: tuple[Fraction, ...] = ()
@@ -37,6 +42,11 @@ class ExtractionOptions:
 
     def __post_init__(self) -> None:
         """Raises ConfigError, naming the option, on a value that cannot be used."""
+        if self.one_speaker is not None and self.list_uri is not None:
+            raise ConfigError(
+                f"--one-speaker {self.one_speaker} and --list {self.list_uri}, which names the speakers: "
+                "give one of the two"
+            )
         Encoding.for_spec(self.spec, self.step_nat)
         for speed in self.speeds:
             if not _SLOWEST <= speed <= _FASTEST or speed == 1:
@@ -60,6 +70,11 @@ class ExtractionOptions:
         return Encoding.for_spec(self.spec, self.step_nat)
 
 
+def copy_name(name: str, speed: Fraction) -> str:
+    """The id of a copy at another speed, utterance's or speaker's: `id10001` → `id10001-sp0.9`."""
+    return f"{name}-sp{float(speed):g}"
+
+
 def parse_speeds(text: str) -> tuple[Fraction, ...]:
     """`0.9,1.1` → (9/10, 11/10); an empty text gives none; 1 is left out, as it is there anyway.
 
@@ -73,3 +88,23 @@ def parse_speeds(text: str) -> tuple[Fraction, ...]:
             f"--speed {text!r}: expected numbers separated by commas, such as 0.9,1.1"
         ) from error
     return tuple(speed for speed in speeds if speed != 1)
+
+
+def parse_spec(preset_name: str, assignments: Sequence[str]) -> FbankSpec:
+    """A preset with some fields replaced, as `["num_mels=80"]` says.
+
+    Raises:
+        ConfigError: On an unknown field, or a value that cannot be used.
+    """
+    defaults = preset(preset_name).to_dict()
+    overrides: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {assignment}: expected FIELD=VALUE")
+        kind = type(defaults.get(name, ""))
+        try:
+            overrides[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"--set {assignment}: expected a value of type {kind.__name__}") from error
+    return preset(preset_name, **overrides)

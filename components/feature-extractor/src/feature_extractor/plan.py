@@ -8,7 +8,7 @@ instead of looking through the audio again.
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -21,6 +21,7 @@ from feature_extractor.options import ExtractionOptions
 from voxsrc import storage
 from voxsrc.corpus import Utterance
 from voxsrc.errors import FeatureSetError, NotFoundError
+from voxsrc.feature_set.manifest import PLAN_NAME
 from voxsrc.feature_set.shard import RejectedUtterance
 from voxsrc.features import FbankSpec
 from voxsrc.sources import Member
@@ -30,7 +31,6 @@ _PLAN_VERSION = 3
 _READ_VERSIONS = (1, 2, _PLAN_VERSION)
 # To be raised by any change that alters the bytes of a shard: older shards are then made again.
 _EXTRACTION_VERSION = 1
-_PLAN_JSON = "plan/plan.json"
 _PLAN_ROWS = "plan/plan.parquet"
 _SCHEMA = pa.schema(
     [
@@ -117,7 +117,7 @@ def list_hash(list_uri: str | None) -> str:
 
 def content_settings(options: ExtractionOptions, list_sha256: str) -> dict[str, Any]:
     """What decides the set's content, as JSON-ready values: two extractions with equal settings agree."""
-    return {
+    settings = {
         "audio": list(options.audio_uris) if _of_several(options) else options.audio_uris[0],
         "list_sha256": list_sha256,
         "spec": options.spec.to_dict(),
@@ -126,14 +126,29 @@ def content_settings(options: ExtractionOptions, list_sha256: str) -> dict[str, 
         "num_shards": options.num_shards,
         "min_duration_s": options.min_duration_s,
     }
+    # Sets of speakers that their folders name are as they were before there was another way.
+    return settings if options.one_speaker is None else {**settings, "one_speaker": options.one_speaker}
 
 
-def settings_difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The first setting that differs, for an error message; empty if none does."""
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            return f"{name} is {found.get(name)!r}, now {value!r} is asked for"
-    return ""
+def settings_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """In what two extractions' `content_settings` differ, for an error message; empty if in nothing."""
+    different = [name for name in {**wanted, "one_speaker": None} if found.get(name) != wanted.get(name)]
+    if "spec" in different and found["encoding"]["step_nat"] == wanted["encoding"]["step_nat"]:
+        different = [name for name in different if name != "encoding"]  # it follows from the spec
+    return "; ".join(_told_difference(name, found.get(name), wanted.get(name)) for name in different)
+
+
+def _told_difference(name: str, found: Any, wanted: Any) -> str:
+    if name == "list_sha256":
+        if found and wanted:
+            return "made from another list"
+        return "made from a list, now none is given" if found else "made without a list, now one is given"
+    if name == "spec":
+        return f"features: {FbankSpec.from_dict(found).differences(FbankSpec.from_dict(wanted))}"
+    if name == "encoding":
+        name = next(field for field in wanted if found[field] != wanted[field])
+        found, wanted = found[name], wanted[name]
+    return f"{name} is {found!r}, now {wanted!r} is asked for"
 
 
 def _of_several(options: ExtractionOptions) -> bool:
@@ -148,7 +163,7 @@ def write_plan(output_uri: str, plan: Plan, shards: Sequence[Sequence[PlannedUtt
             columns = zip(*(planned.row() for planned in shard), strict=True)
             writer.write_table(pa.table(list(columns), schema=_SCHEMA), row_group_size=len(shard))
     # An earlier plan must not stand beside these rows if this process is killed here.
-    storage.delete(storage.join(output_uri, _PLAN_JSON), missing_ok=True)
+    storage.delete(storage.join(output_uri, PLAN_NAME), missing_ok=True)
     storage.write_bytes(storage.join(output_uri, _PLAN_ROWS), buffer.getvalue())
     fields = {
         "plan_version": _PLAN_VERSION,
@@ -164,7 +179,7 @@ def write_plan(output_uri: str, plan: Plan, shards: Sequence[Sequence[PlannedUtt
         "notes": plan.notes,
     }
     content = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
-    storage.write_bytes(storage.join(output_uri, _PLAN_JSON), content.encode())
+    storage.write_bytes(storage.join(output_uri, PLAN_NAME), content.encode())
 
 
 def read_plan(output_uri: str) -> Plan:
@@ -174,7 +189,7 @@ def read_plan(output_uri: str) -> Plan:
         NotFoundError: If there is none.
         FeatureSetError: If it is damaged or of another version.
     """
-    uri = storage.join(output_uri, _PLAN_JSON)
+    uri = storage.join(output_uri, PLAN_NAME)
     try:
         content = storage.read_bytes(uri)
     except NotFoundError as error:
@@ -192,6 +207,7 @@ def read_plan(output_uri: str) -> Plan:
             options=ExtractionOptions(
                 audio_uris=(audio,) if isinstance(audio, str) else tuple(audio),
                 list_uri=fields["list"],
+                one_speaker=settings.get("one_speaker"),
                 spec=FbankSpec.from_dict(settings["spec"]),
                 step_nat=settings["encoding"]["step_nat"],
                 speeds=tuple(Fraction(speed) for speed in settings["speeds"]),
@@ -223,7 +239,7 @@ class PlanRows:
         content = storage.read_bytes(uri)
         if hashlib.sha256(content).hexdigest() != plan.rows_sha256:
             raise FeatureSetError(
-                f"{uri} is damaged or of another plan; delete {storage.join(output_uri, _PLAN_JSON)} "
+                f"{uri} is damaged or of another plan; delete {storage.join(output_uri, PLAN_NAME)} "
                 "and run the same command again"
             )
         self._file = pq.ParquetFile(io.BytesIO(content))
@@ -249,6 +265,7 @@ def shard_key(plan: Plan, utterances: Sequence[PlannedUtterance]) -> str:
     """
     settings = {**content_settings(plan.options, ""), "extraction_version": _EXTRACTION_VERSION}
     del settings["num_shards"]
+    settings.pop("one_speaker", None)  # which the rows have
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     num_columns = _SOURCE_COLUMN + _of_several(plan.options)
     for planned in utterances:

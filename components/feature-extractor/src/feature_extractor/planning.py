@@ -1,9 +1,11 @@
 """Makes the plan of an extraction: finds each utterance's audio and divides all into shards."""
 
-from feature_extractor.options import ExtractionOptions
+from collections.abc import Set
+
+from feature_extractor.options import ExtractionOptions, copy_name
 from feature_extractor.plan import Plan, PlannedUtterance, list_hash
 from voxsrc.corpus import read_utterance_list
-from voxsrc.errors import CorpusError
+from voxsrc.errors import ConfigError, CorpusError
 from voxsrc.feature_set.shard import RejectedUtterance
 from voxsrc.sources import (
     Matching,
@@ -30,14 +32,16 @@ def make_plan(options: ExtractionOptions) -> tuple[Plan, list[list[PlannedUttera
 
     Raises:
         CorpusError: If the list or the audio is not as expected, or too many utterances have no audio.
+        ConfigError: If copies at another speed would be called like a speaker.
         StorageError: If either cannot be read.
     """
     source = open_sources(options.audio_uris)
     try:
         if options.list_uri is None:
-            matching = match_all_files(source)
+            matching = match_all_files(source, one_speaker=options.one_speaker)
         else:
             matching = match_utterances(source, read_utterance_list(options.list_uri))
+        _check_copies({utterance.speaker_id for utterance, _ in matching.pairs}, options)
         rejected = _rejected(source, matching, options)
     finally:
         source.close()
@@ -55,6 +59,17 @@ def make_plan(options: ExtractionOptions) -> tuple[Plan, list[list[PlannedUttera
         notes=matching.notes,
     )
     return plan, shards
+
+
+def _check_copies(speaker_ids: Set[str], options: ExtractionOptions) -> None:
+    """Raises ConfigError if a copy at another speed would be called like another speaker."""
+    for speed in options.speeds:
+        for speaker_id in sorted(speaker_ids):
+            if (copy := copy_name(speaker_id, speed)) in speaker_ids:
+                raise ConfigError(
+                    f"--speed {float(speed):g}: the copies of {speaker_id} would be called {copy}, as "
+                    "another speaker is; rename one of the two, or leave out that speed"
+                )
 
 
 def _rejected(

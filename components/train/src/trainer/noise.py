@@ -3,6 +3,8 @@
 Letters: B samples, V voices.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -13,9 +15,20 @@ from trainer.data import DeviceFeatures
 from trainer.placement import DataConfig
 from trainer.utterances import TrainingUtterances, crop_offsets
 from voxsrc.corpus import speed_copies
-from voxsrc.errors import ConfigError, FeatureSetError
+from voxsrc.errors import ConfigError, FeatureSetError, NotFoundError
 from voxsrc.features import FbankSpec
 from voxsrc.randomness import integers_below
+
+
+@contextmanager
+def naming_key(key: str) -> Iterator[None]:
+    """Has errors about a feature set begin with the configuration's key that names it."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise NotFoundError(f"{key}: {error}") from error
+    except FeatureSetError as error:
+        raise FeatureSetError(f"{key}: {error}") from error
 
 
 class NoiseSource(Protocol):
@@ -81,15 +94,17 @@ class Recordings:
             processes_on_node: Training processes that share this machine's memory.
 
         Raises:
+            NotFoundError: If there is no finished set.
             FeatureSetError: If it was made with another spec, or is damaged.
             ConfigError: If it is empty.
         """
-        try:
-            features = DeviceFeatures.open(
-                uri, device, config, spec=spec, processes_on_node=processes_on_node
-            )
-        except FeatureSetError as error:
-            raise FeatureSetError(f"{key}: {error}; extract the noise with the speech's spec") from error
+        with naming_key(key):
+            try:
+                features = DeviceFeatures.open(
+                    uri, device, config, spec=spec, processes_on_node=processes_on_node
+                )
+            except FeatureSetError as error:
+                raise FeatureSetError(f"{error}; extract the noise with the speech's spec") from error
         if not len(features.index):
             raise ConfigError(f"{key}: {uri} has no recordings; give a feature set that has some")
         return cls(features)

@@ -29,6 +29,7 @@ from trainer.errors import DivergedError, PreemptedError
 from trainer.history import Boards, History
 from trainer.losses import LossOutput
 from trainer.meter import Meter
+from trainer.noise import naming_key
 from trainer.recipe import Recipe
 from trainer.rehearsal import compiled, rehearse
 from trainer.resuming import return_to_best
@@ -101,7 +102,8 @@ class Training:
             "features_sha256": self.features.manifest.content_sha256,
         }
         for kind, noise in recipe.augment.recordings().items():
-            self.state.identity[f"{kind}_sha256"] = read_manifest(noise).content_sha256
+            with naming_key(f"augment.{kind}.features"):
+                self.state.identity[f"{kind}_sha256"] = read_manifest(noise).content_sha256
         if recipe.initial_model is not None:
             self.state.identity["initial_model"] = self._take_weights_of(recipe.initial_model)
         self.history = History(self.output_uri)
