@@ -1,7 +1,7 @@
 """`timings.json`, in the folder of a training: what its starts, restores, saves and steps took.
 
-Written by the trainer with each checkpoint, read by `voxsrc cost --from-run`. An attempt is a process of the
-training, from its start to its end or to the preemption that took its machine.
+Written by the trainer at its start and with each checkpoint, read by `voxsrc cost --from-run`. An attempt is
+a process of the training, from its start to its end or to the preemption that took its machine.
 """
 
 import dataclasses
@@ -67,8 +67,8 @@ class RunTimings:
     """The file's content.
 
     Attributes:
-        num_steps: Of the whole training.
-        num_frames: Of all its crops.
+        num_steps: Of the whole training, less those that were skipped as patience ran out.
+        num_frames: Of all its crops, likewise.
         attempts: Oldest first.
     """
 

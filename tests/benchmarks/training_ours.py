@@ -56,12 +56,12 @@ def steps(what: dict[str, Any], turns: "Turns") -> None:
             features = DeviceFeatures.open(what["features"], device, recipe.data)
         training = Training(recipe, features, "synthetic", what["output"], world)
         stop = stack.enter_context(StopRequest())
-        saver = None
+        store = saver = None
         if what.get("saves"):
             store = stack.enter_context(CheckpointStore(what["output"]).open_for_writing("benchmark"))
             saver = stack.enter_context(_EverySecondStep(store))
         with TurnMeter(turns, device, saver) as meter:
-            training.run(0, saver, stop, meter)
+            training.run(0, store, saver, stop, meter)
 
 
 class TurnMeter(Meter):

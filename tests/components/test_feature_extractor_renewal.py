@@ -69,6 +69,17 @@ def fresh(own: Corpus, tmp_path: Path, feature_extractor: Command) -> dict[str, 
     return set_bytes(output)
 
 
+def test_what_cannot_be_planned_leaves_a_finished_set_as_it_is(
+    own: Corpus, made: Path, tmp_path: Path, feature_extractor: Command
+) -> None:
+    before = identities(made)
+    options = extractor_options(own, made)
+    outcome = feature_extractor("run", *options, "--audio", str(tmp_path / "gone.tar"), "--overwrite")
+    assert outcome.code == 1
+    assert "gone.tar" in outcome.error
+    assert identities(made) == before
+
+
 @pytest.mark.parametrize("commands", [["run"], ["plan", "extract", "finish"]])
 def test_a_file_changed_at_equal_size_is_made_again(
     own: Corpus, made: Path, tmp_path: Path, feature_extractor: Command, commands: list[str]

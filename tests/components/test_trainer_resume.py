@@ -264,6 +264,34 @@ def test_each_process_leaves_its_curves_in_the_bucket(
         assert len(list(storage.list_files(f"{output}/tensorboard"))) == count
 
 
+def test_a_process_that_sigterm_ends_or_that_never_saves_is_on_record(
+    trainings: Trainings, cases: dict[str, Case], tmp_path: Path
+) -> None:
+    case, output = cases["angleproto"], tmp_path / "run"
+    seldom = ["--set", "checkpoint_interval_s=1000"]
+    place = ("trainer.training:Training._loss", 4)
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        ended = trainings.run(case.arguments(output, *seldom), signal_at_call=(*place, number))
+        assert not ended.succeeded
+    assert trainings.run(case.arguments(output)).succeeded
+    killed, terminated, last = read_timings(str(output)).attempts
+    assert (killed.num_saves, killed.num_steps) == (0, 0)
+    assert (terminated.num_saves, terminated.num_steps) == (1, 3)
+    assert last.first_step == 4
+
+
+def test_steps_that_patience_left_out_are_no_work(
+    cases: dict[str, Case], trainings: Trainings, tmp_path: Path
+) -> None:
+    case, output = cases["stops early"], tmp_path / "run"
+    assert trainings.run(case.arguments(output)).succeeded
+    timings = read_timings(str(output))
+    [attempt] = timings.attempts
+    assert timings.num_steps == 1 + attempt.num_steps < 24
+    assert timings.num_frames > attempt.num_frames
+    assert timings.num_frames % (6 * 10) == 0
+
+
 def test_damaged_times_are_replaced(trainings: Trainings, cases: dict[str, Case], tmp_path: Path) -> None:
     case, output = cases["angleproto"], tmp_path / "run"
     place = ("trainer.training:Training._loss", 6, signal.SIGKILL)

@@ -28,6 +28,7 @@ from trainer.recipe import Recipe
 from trainer.rehearsal import compiled, rehearse
 from trainer.state import TrainingState
 from trainer.training import Training
+from trainer.validation import Validation
 from training_runs import AAM, ANGLEPROTO, Result, recipe_file, training_arguments, write_speakers
 from voxsrc import storage
 from voxsrc.config import from_mapping
@@ -584,6 +585,40 @@ class TestPatience:
         for name, tensor in model.encoder.state_dict().items():
             torch.testing.assert_close(tensor, best.state["encoder"][name], rtol=0, atol=0)
 
+    def test_they_are_taken_when_it_runs_out_with_the_last_step_also_after_a_kill(
+        self, trainer: Command, arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        eers = {2: 0.1, 4: 0.3, 6: 0.2}
+        judged = iter([*eers.values()] * 2)
+        monkeypatch.setattr(Validation, "equal_error_rate", lambda *_: next(judged))
+        outcomes = []
+        for name in ("plain", "run"):
+            command = arguments(output=tmp_path / name, num_steps=6, **self.CHANGES)
+            if name == "run":
+                interrupted(trainer, command, monkeypatch)
+            assert trainer(*command).code == 0
+            metrics = load_model(str(tmp_path / name / "model")).description.metrics
+            assert (metrics["steps"], metrics["validation_eer"]) == (2, 0.1)
+            assert metrics["stopped_early"]
+            outcomes.append(Result.of(tmp_path / name))
+        assert outcomes[0] == outcomes[1]
+
+    def test_a_damaged_best_gives_way_to_the_next_best(
+        self, trainer: Command, arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        judged = iter([0.1, 0.3, 0.2])
+        monkeypatch.setattr(Validation, "equal_error_rate", lambda *_: next(judged))
+        command = arguments(num_steps=9, keep_checkpoints=9, **self.CHANGES)
+        interrupted(trainer, command, monkeypatch)
+        best = CheckpointStore(str(tmp_path / "run")).best
+        assert best is not None
+        assert best.step == 2
+        (tmp_path / "run" / "checkpoints" / best.name).write_bytes(b"damaged")
+        outcome = trainer(*command)
+        assert outcome.code == 0, outcome.errors
+        metrics = load_model(str(tmp_path / "run" / "model")).description.metrics
+        assert (metrics["steps"], metrics["best_validation_eer"]) == (6, 0.2)
+
     def test_fine_tuning_begins_with_the_best_weights(
         self, trainer: Command, arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -648,6 +683,23 @@ class TestInitialModel:
         assert outcome.code == 1
         assert "initial_model: " in outcome.error
 
+    def test_it_may_be_gone_when_the_training_has_begun(
+        self,
+        trainer: Command,
+        arguments: Arguments,
+        tmp_path: Path,
+        model: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        command = arguments(initial_model=str(model), num_steps=2)
+        interrupted(trainer, command, monkeypatch)
+        moved = model.rename(tmp_path / "moved")
+        assert trainer(*command).code == 0
+        description = load_model(str(tmp_path / "run" / "model")).description
+        assert description.provenance["initial_model"] == load_model(str(moved)).model_hash
+        assert "finished already" in trainer(*command).output
+        assert str(model) in trainer(*arguments(initial_model=str(model), output=tmp_path / "new")).error
+
     def test_one_that_does_not_fit_is_refused(
         self, trainer: Command, arguments: Arguments, tmp_path: Path, model: Path
     ) -> None:
@@ -705,6 +757,16 @@ class TestRehearsal:
         with caplog.at_level(logging.WARNING):
             assert result() is None
         assert "Training goes on without it" in caplog.text
+        assert all(parameter.grad is None for parameter in encoder.parameters())
+
+    def test_statistics_are_as_before_if_it_fails_half_way(self) -> None:
+        encoder = nn.Sequential(nn.BatchNorm1d(40), nn.Flatten(), nn.Linear(40 * 20, 3))
+        before = {name: buffer.clone() for name, buffer in encoder.named_buffers()}
+        batches = [Batch(cast(Any, None), torch.randn(2, 40, frames), torch.zeros(2)) for frames in (20, 30)]
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            rehearse(encoder, batches, world=World(), autocast=partial(torch.autocast, "cpu", enabled=False))
+        for name, buffer in encoder.named_buffers():
+            torch.testing.assert_close(buffer, before[name], rtol=0, atol=0)
         assert all(parameter.grad is None for parameter in encoder.parameters())
 
 

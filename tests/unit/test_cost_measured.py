@@ -36,13 +36,15 @@ class TestMeasuredRun:
         assert run.values["start_seconds"].value == pytest.approx((30 + 34 + 30) / 3 + (100 + 200) / 2)
         # 0.01 s for a frame of a crop; 0.1 s of validation for a step.
         assert run.work_hours == pytest.approx((0.01 * 200_000 + 0.1 * 1000) / 3600)
-        assert (run.interruptions, run.held_hours) == (3, 3.0)
+        assert (run.interruptions, run.held_hours, run.finished) == (2, 3.0, False)
+        assert ", 2 interruptions, not finished; " in run.describe()
 
     def test_a_run_that_ended_at_once_was_not_interrupted(self, tmp_path: Path) -> None:
         run = measured_run(run_of(tmp_path, attempt(finished=True)))
         assert run.interruptions == 0
         assert "restore_seconds" not in run.values
         assert "preemptions" not in run.describe()
+        assert "not finished" not in run.describe()
 
     def test_a_machine_that_was_up_before_leaves_its_start_assumed(self, tmp_path: Path) -> None:
         run = measured_run(run_of(tmp_path, attempt(uptime_s=5000.0), attempt(boot_id="", uptime_s=10.0)))
@@ -57,7 +59,7 @@ class TestMeasuredRun:
         assert run.values["save_seconds"].value == pytest.approx(3.0)
         assert "restore_seconds" not in run.values
         assert run.work_hours == pytest.approx((2000 + 100) / 3600)
-        assert run.interruptions == 2
+        assert run.interruptions == 1
 
     def test_a_process_without_a_step_says_nothing_of_starts_or_work(self, tmp_path: Path) -> None:
         """It was killed between the last checkpoint and the model."""

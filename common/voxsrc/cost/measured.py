@@ -25,7 +25,9 @@ class MeasuredRun:
         work_hours: Of the whole training on this device, steps and validations; extrapolated by the frames
             of the crops if it has not ended. None if no step was timed.
         work_basis: What `work_hours` rests on.
-        interruptions: How often a process ended before the training did.
+        finished: Whether the training came to its end.
+        interruptions: How often a process ended before the training did; of one that has not ended, the last
+            process, which may be running, does not count.
         held_hours: That processes lived.
     """
 
@@ -34,6 +36,7 @@ class MeasuredRun:
     values: Mapping[str, Measurement]
     work_hours: float | None
     work_basis: str
+    finished: bool
     interruptions: int
     held_hours: float
 
@@ -46,7 +49,7 @@ class MeasuredRun:
         """A line or two for people."""
         text = (
             f"The run: {self.held_hours:.3g} h on {self.machine}, "
-            f"{_counted(self.interruptions, 'interruption')}"
+            f"{_counted(self.interruptions, 'interruption')}{'' if self.finished else ', not finished'}"
         )
         if self.work_hours is not None:
             text += f"; {self.work_hours:.4g} h of work, from {self.work_basis}"
@@ -96,7 +99,8 @@ def measured_run(run_uri: str) -> MeasuredRun:
         },
         work_hours=work_hours,
         work_basis=work_basis,
-        interruptions=len(timings.attempts) - 1 + (not last.finished),
+        finished=last.finished,
+        interruptions=len(timings.attempts) - 1,
         held_hours=sum(each.held_s for each in timings.attempts) / 3600.0,
     )
 

@@ -13,7 +13,7 @@ from feature_extractor.options import ExtractionOptions, parse_spec, parse_speed
 from voxsrc import storage
 from voxsrc.errors import ConfigError, NotFoundError
 from voxsrc.feature_set import Manifest, read_manifest
-from voxsrc.feature_set.manifest import percent
+from voxsrc.feature_set.manifest import MANIFEST_NAME, percent
 
 _LOG_INTERVAL_S = 30.0
 # Of the log-mel values limited to the encoding's range; speech at the default options has none.
@@ -108,8 +108,6 @@ def _finished_manifest(parsed: argparse.Namespace, options: ExtractionOptions) -
             f"{parsed.output} holds a feature set made with other options ({difference}); "
             "choose another --output, or give --overwrite"
         )
-    if not parsed.dry_run:
-        storage.delete(storage.join(parsed.output, "manifest.json"), missing_ok=True)
     return None
 
 
@@ -164,6 +162,8 @@ def _ensure_plan(parsed: argparse.Namespace, options: ExtractionOptions) -> int:
 
         print(estimate(options, shards, getattr(parsed, "num_workers", 1)))
     else:
+        # Only now: what cannot be planned leaves a finished set as it is.
+        storage.delete(storage.join(parsed.output, MANIFEST_NAME), missing_ok=True)
         settled = settle(parsed.output, begun, plan, shards, overwrite=parsed.overwrite)
         write_plan(parsed.output, plan, settled)
     return plan.num_shards

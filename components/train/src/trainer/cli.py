@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from trainer.distributed import World
     from trainer.recipe import Recipe
 
-MODEL_FOLDER = "model"
 EXPORTS_FOLDER = "exported"
 
 
@@ -108,7 +107,7 @@ def _train_in_world(
     from trainer.data import DeviceFeatures
     from trainer.distributed import leave_world
     from trainer.finishing import finished_model, report, write_outputs
-    from trainer.resuming import load_for_export
+    from trainer.resuming import MODEL_FOLDER, load_for_export
     from trainer.run import train
     from trainer.training import Training
 

@@ -29,14 +29,17 @@ def rehearse(
         autocast: The training's precision.
     """
     statistics = {name: buffer.clone() for name, buffer in forward.named_buffers()}
-    for batch in batches:
-        with autocast():
-            embeddings_BD = forward(batch.features)
-        embeddings_BD.float().square().mean().backward()
-        sum_gradients(forward, world)
+    try:
+        for batch in batches:
+            with autocast():
+                embeddings_BD = forward(batch.features)
+            embeddings_BD.float().square().mean().backward()
+            sum_gradients(forward, world)
+            forward.zero_grad(set_to_none=True)
+    finally:
         forward.zero_grad(set_to_none=True)
-    for name, buffer in forward.named_buffers():
-        buffer.copy_(statistics[name])
+        for name, buffer in forward.named_buffers():
+            buffer.copy_(statistics[name])
 
 
 def compiled(
@@ -49,17 +52,18 @@ def compiled(
 ) -> nn.Module | None:
     """The encoder compiled by torch, and rehearsed; None, with a warning, where that fails.
 
-    On a GPU, Triton needs a C compiler and Python's header files on the machine.
+    On a GPU, Triton needs a C compiler and Python's header files on the machine. Of several ranks none can go
+    on alone, as the others may wait for it within the network: then it is an error.
 
     Args:
         encoder: Of batch statistics over all ranks.
         batches: See `rehearse`.
-        required: Fail instead.
+        required: Fail instead, as several ranks always do.
         world: See `rehearse`.
         autocast: See `rehearse`.
 
     Raises:
-        ConfigError: It is required, and cannot be compiled.
+        ConfigError: It is required, or there are several ranks, and it cannot be compiled.
         torch.OutOfMemoryError: If a batch does not fit.
     """
     # For each crop length anew: what is compiled must not depend on what came before a restart.
@@ -71,10 +75,9 @@ def compiled(
             f"torch.compile fails on this machine ({_first_line(error.inner_exception)}); a compiler and "
             "Python's header files may be missing (Debian: g++ python3-dev)"
         )
-        if required:
+        if required or world.size > 1:
             raise ConfigError(f"{reason}, or --set compile=false") from error
         _log.warning("%s. Training goes on without it, more slowly", reason)
-        encoder.zero_grad(set_to_none=True)
         return None
     return result
 

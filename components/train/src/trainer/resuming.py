@@ -1,15 +1,21 @@
 """Taking a training up again: from its newest checkpoint, or from the best one when patience has run out."""
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from trainer.checkpoint import CheckpointError, CheckpointStore, State
 from trainer.distributed import broadcast_module, broadcast_value
 from trainer.errors import TrainingError
 from trainer.recipe import differing_keys
+from voxsrc import storage
+from voxsrc.errors import NotFoundError
+from voxsrc.models.stored import read_description
 
 if TYPE_CHECKING:
     from trainer.training import Training
+
+MODEL_FOLDER = "model"
 
 _log = logging.getLogger("trainer")
 
@@ -65,6 +71,19 @@ def _check_identity(training: "Training", state: State) -> None:
         )
 
 
+def recorded_identity(output_uri: str) -> Mapping[str, Any]:
+    """What the finished model in an output, or else its newest checkpoint, says that it was made of.
+
+    Empty if there is neither.
+    """
+    try:
+        return read_description(storage.join(output_uri, MODEL_FOLDER)).provenance
+    except NotFoundError:
+        loaded = CheckpointStore(output_uri).load()
+    identity: Mapping[str, Any] = loaded.state["identity"] if loaded is not None else {}
+    return identity
+
+
 def load_for_export(training: "Training", which: str) -> int:
     """Takes over the newest or the best checkpoint, also of a training that is running.
 
@@ -94,18 +113,21 @@ def return_to_best(training: "Training", store: CheckpointStore | None) -> int |
         The number of steps after which it was saved; None if there is none that can be loaded, of which is
         warned: the weights then stay as they are.
     """
-    found: tuple[int, State] | None = None
+    found: tuple[int, float | None, State] | None = None
     if store is not None:
         try:
             loaded = store.load(best=True)
         except CheckpointError as error:
-            _log.warning("%s", error)
+            _log.warning("the best checkpoint cannot be loaded, the newest weights are taken: %s", error)
         else:
-            found = (int(loaded.state["step"]), loaded.state) if loaded is not None else None
+            if loaded is None:
+                _log.warning("no checkpoint with a validation EER was saved, the newest weights are taken")
+            else:
+                found = (int(loaded.state["step"]), loaded.entry.metric, loaded.state)
     found = broadcast_value(found, training.world)
     if found is None:
-        _log.warning("there is no best checkpoint to return to: the newest weights are taken")
         return None
-    step, state = found
+    step, best_eer, state = found
     training.state.load_weights(state)
+    training.state.progress.best_eer = best_eer
     return step

@@ -56,6 +56,7 @@ class Timing:
         self._first_step_s: float | None = None
         self._first_step = self._num_steps = self._num_frames = self._num_saves = self._save_bytes = 0
         self._earlier: tuple[Attempt, ...] | None = None
+        self._earlier_whole: tuple[int, int] | None = None
 
     @contextmanager
     def restoring(self) -> Iterator[None]:
@@ -78,6 +79,10 @@ class Timing:
         self._first_step = first_step
         self._mark_s = self._monotonic()
         self._setup_s = self._mark_s - self._began_s - self._restore_s
+
+    def skip(self, num_steps: int, num_frames: int) -> None:
+        """Steps that will not be done, as patience has run out."""
+        self._whole = (self._whole[0] - num_steps, self._whole[1] - num_frames)
 
     def step_done(self, num_frames: int) -> None:
         """Counts a step on so many frames of crops; the first one apart, as it may compile."""
@@ -104,7 +109,8 @@ class Timing:
         """
         if self._earlier is None:
             self._earlier = self._read_earlier()
-        num_steps, num_frames = self._whole
+        # A process that began after steps were skipped does not know of them, the one before it did.
+        num_steps, num_frames = self._whole = min(self._whole, self._earlier_whole or self._whole)
         timings = RunTimings(
             num_steps=num_steps, num_frames=num_frames, attempts=(*self._earlier, self._attempt(finished))
         )
@@ -112,7 +118,9 @@ class Timing:
 
     def _read_earlier(self) -> tuple[Attempt, ...]:
         try:
-            return read_timings(self._output_uri).attempts
+            earlier = read_timings(self._output_uri)
+            self._earlier_whole = (earlier.num_steps, earlier.num_frames)
+            return earlier.attempts
         except NotFoundError:
             return ()
         except ConfigError as error:

@@ -5,9 +5,9 @@ utterances of each, D embedding.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ from trainer.meter import Meter
 from trainer.noise import naming_key
 from trainer.recipe import Recipe
 from trainer.rehearsal import compiled, rehearse
-from trainer.resuming import return_to_best
+from trainer.resuming import recorded_identity, return_to_best
 from trainer.sampler import Sampler
 from trainer.stages import Stage, stages_of
 from trainer.state import TrainingState
@@ -40,13 +40,17 @@ from trainer.timing import Timing
 from trainer.utterances import TrainingUtterances
 from trainer.validation import Validation
 from voxsrc.corpus import speed_copies, split_speakers
-from voxsrc.errors import ConfigError, CorpusError, StorageError
+from voxsrc.errors import ConfigError, CorpusError, NotFoundError, StorageError
 from voxsrc.feature_set import read_manifest
 from voxsrc.models.stored import load_model
 
 _log = logging.getLogger("trainer")
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _content_of(features_uri: str) -> str:
+    return read_manifest(features_uri).content_sha256
 
 
 @dataclass
@@ -103,9 +107,11 @@ class Training:
         }
         for kind, noise in recipe.augment.recordings().items():
             with naming_key(f"augment.{kind}.features"):
-                self.state.identity[f"{kind}_sha256"] = read_manifest(noise).content_sha256
+                name = f"{kind}_sha256"
+                self.state.identity[name] = self._known(name, partial(_content_of, noise))
         if recipe.initial_model is not None:
-            self.state.identity["initial_model"] = self._take_weights_of(recipe.initial_model)
+            take = partial(self._take_weights_of, recipe.initial_model)
+            self.state.identity["initial_model"] = self._known("initial_model", take)
         self.history = History(self.output_uri)
         self.boards: Boards | None = None
         self.timing = Timing(
@@ -116,6 +122,17 @@ class Training:
             num_frames=sum(self._num_frames(stage) * stage.num_steps for stage in self.stages),
         )
         self._check_later_stages()
+
+    def _known(self, name: str, look: Callable[[], str]) -> str:
+        """What is read beside the features, by content; as this training has it on record, if it is gone."""
+        try:
+            return look()
+        except NotFoundError as error:
+            recorded = recorded_identity(self.output_uri).get(name)
+            if recorded is None:
+                raise
+            _log.warning("%s; taken to be what this training was begun with", error)
+            return str(recorded)
 
     def _take_weights_of(self, model_uri: str) -> str:
         """Begins with a trained model's encoder; returns its hash."""
@@ -237,11 +254,14 @@ class Training:
             mean_time_between_preemptions_s=self.recipe.mean_time_between_preemptions_s,
         )
         step = weights_step = first_step
-        left = [stage for stage in self.stages if step < stage.end_step]
-        if not left:
-            return step
-        forward = self._forward([max(step, stage.first_step) for stage in left])
+        # What was counted at the end of a stage is its own: the next one has not begun to count.
+        left = [
+            s for s in self.stages if step < s.end_step or (step == s.end_step and self._out_of_patience())
+        ]
+        forward = self._forward([max(step, stage.first_step) for stage in left if step < stage.end_step])
         self.timing.loop_begins(step)
+        if saver is not None:
+            self._write_records(self.timing.write)
         progress = self.state.progress
         for stage in left:
             if step == stage.first_step:
@@ -258,9 +278,11 @@ class Training:
                 if metric is not None and self._out_of_patience():
                     break
             weights_step = step
-            if step < stage.end_step:
+            if self._out_of_patience():
                 weights_step = self._stop_early(step, store, saver)
-                meter.skip(stage.end_step - step)
+                skipped = stage.end_step - step
+                meter.skip(skipped)
+                self.timing.skip(skipped, skipped * self._num_frames(stage))
                 step = stage.end_step
         return weights_step
 
@@ -411,7 +433,7 @@ class Training:
             schedule.measured(report)
             self.timing.saved(report)
         if any(report.error is None for report in reports):
-            self._write_records()
+            self._write_records(self.history.write, self.timing.write, self._upload_boards)
         if not (schedule.due() or metric is not None or stop.requested or step == self.num_steps):
             return
         # A state that is not a number must never replace one that is.
@@ -421,20 +443,25 @@ class Training:
         schedule.started()
         if stop.requested:
             last = saver.wait()
+            for ended in saver.take_reports():
+                self.timing.saved(ended)
+            self._write_records(self.history.write, self.timing.write)
             problem = f"not saved ({last.error})" if last is not None and last.error is not None else "saved"
             raise PreemptedError(
                 f"stopped by SIGTERM after step {step}, which is {problem}; the same command continues"
             )
 
-    def _write_records(self) -> None:
-        """Right after a save that went well: storage that is away would hold up the training."""
+    def _write_records(self, *writers: Callable[[], None]) -> None:
+        """Called when storage has answered a moment ago: one that is away would hold up the training."""
         try:
-            self.history.write()
-            self.timing.write()
-            if self.boards is not None:
-                self.boards.upload_when_due()
+            for write in writers:
+                write()
         except (OSError, StorageError) as error:
             _log.warning("the records are not written, training goes on: %s", error)
+
+    def _upload_boards(self) -> None:
+        if self.boards is not None:
+            self.boards.upload_when_due()
 
     def _out_of_patience(self) -> bool:
         patience = self.recipe.validation.patience

@@ -67,9 +67,14 @@ class Pointer:
     @property
     def best(self) -> Entry | None:
         """The entry with the best metric, of equal ones the earliest; None without metrics."""
+        return next(iter(self.judged), None)
+
+    @property
+    def judged(self) -> tuple[Entry, ...]:
+        """The entries that have a metric, the best first, of equal ones the earliest."""
         judged = [entry for entry in self.entries if is_judged(entry.metric)]
         sign = 1 if self.lower_is_better else -1
-        return min(judged, key=lambda entry: (sign * (entry.metric or 0.0), entry.step), default=None)
+        return tuple(sorted(judged, key=lambda entry: (sign * (entry.metric or 0.0), entry.step)))
 
     def with_entry(self, entry: Entry, keep_last: int) -> Self:
         """With a new checkpoint: the newest `keep_last` and the best.

@@ -238,7 +238,7 @@ class CheckpointStore:
         """Loads the newest checkpoint that is whole, or the best one; None if there is none at all.
 
         Args:
-            best: The one with the best metric, and no other.
+            best: The one with the best metric of those that are whole; the others count as none.
             map_location: Where the tensors go.
 
         Raises:
@@ -247,9 +247,7 @@ class CheckpointStore:
         """
         for _ in range(_TRIES):
             pointer, generation = self._current()
-            entries = pointer.entries
-            if best:
-                entries = (pointer.best,) if pointer.best is not None else ()
+            entries = pointer.judged if best else pointer.entries
             skipped: list[SkippedCheckpoint] = []
             for entry in entries:
                 try:
