@@ -17,8 +17,9 @@ with Cloud NAT, by which nodes without external addresses reach other networks.
 
 A cluster that is still being created is waited for. Of an existing one,
 VOXSRC_AUTHORIZED_NETWORKS and VOXSRC_SYSTEM_MAX_NODES are set to what the settings say;
-another network, private or public nodes, or another nodes' account are an error, as they
-cannot be changed; other differences are told with the command that removes them.
+another network (of the router too), private or public nodes, or another nodes' account are
+an error, as they cannot be changed; other differences are told with the command that
+removes them, and so is Cloud NAT that the settings no longer ask for.
 TEXT
 }
 
@@ -36,20 +37,40 @@ describe=(gcloud container clusters describe "$VOXSRC_CLUSTER" "$at_project" "$a
 pool='default-pool'
 in_cluster=("$at_project" "--cluster=$VOXSRC_CLUSTER" "$at_zone")
 
+named_router=("$router_name" "$at_project" "$in_region")
+named_nat=("$nat_name" "$at_project" "$in_region" "--router=$router_name")
+nat_exists=(exists gcloud compute routers nats describe "${named_nat[@]}" '--format=value(name)')
+
 # Cloud NAT for nodes without external addresses. It costs money only while it is there.
 create_nat() {
-  local nat=(gcloud compute routers nats)
-  if exists gcloud compute routers describe "$router_name" "$at_project" "$in_region" '--format=value(name)'; then
+  if exists gcloud compute routers describe "${named_router[@]}" '--format=value(network)'; then
+    [[ "${found##*/}" == "$VOXSRC_NETWORK" ]] ||
+      die "router $router_name is in network ${found##*/}, and gives no other a way out; VOXSRC_NETWORK says\
+ $VOXSRC_NETWORK: delete the router (gcloud compute routers delete ${named_router[*]}), then run this again, or correct\
+ the setting"
     say "router $router_name exists: left alone"
   else
-    run gcloud compute routers create "$router_name" "$at_project" "$in_region" "--network=$VOXSRC_NETWORK"
+    run gcloud compute routers create "${named_router[@]}" "--network=$VOXSRC_NETWORK"
   fi
-  if exists "${nat[@]}" describe "$VOXSRC_CLUSTER-nat" "$at_project" "$in_region" "--router=$router_name" \
-    '--format=value(name)'; then
-    say "NAT $VOXSRC_CLUSTER-nat exists: left alone"
+  if "${nat_exists[@]}"; then
+    say "NAT $nat_name exists: left alone"
   else
-    run "${nat[@]}" create "$VOXSRC_CLUSTER-nat" "$at_project" "$in_region" "--router=$router_name" \
-      --auto-allocate-nat-external-ips --nat-all-subnet-ip-ranges
+    run gcloud compute routers nats create "${named_nat[@]}" --auto-allocate-nat-external-ips --nat-all-subnet-ip-ranges
+  fi
+}
+
+# The NAT of settings that were `yes` before: nodes may have no other way out yet.
+report_unused_nat() {
+  ! "${nat_exists[@]}" ||
+    say "warning: NAT $nat_name is there and costs money; VOXSRC_PRIVATE_NODES says $VOXSRC_PRIVATE_NODES: left alone.\
+ To delete it with its router, once nodes need it no more: gcloud compute routers delete ${named_router[*]}"
+}
+
+update_nat() {
+  if [[ "$VOXSRC_PRIVATE_NODES" == yes ]]; then
+    create_nat
+  else
+    report_unused_nat
   fi
 }
 
@@ -133,16 +154,6 @@ update_pool() {
  ${in_cluster[*]} --machine-type=$VOXSRC_SYSTEM_MACHINE_TYPE"
 }
 
-# Ends the script if the cluster exists in another zone: this one would be a second one, and cost as much.
-check_other_zones() {
-  local elsewhere
-  elsewhere="$(gcloud container clusters list "$at_project" "--filter=name=$VOXSRC_CLUSTER" '--format=value(location)')" ||
-    die "could not list the clusters of $VOXSRC_PROJECT"
-  [[ -z "$elsewhere" ]] ||
-    die "cluster $VOXSRC_CLUSTER is in $elsewhere; VOXSRC_ZONE says $VOXSRC_ZONE, where it would be a second one: correct\
- VOXSRC_ZONE, choose another VOXSRC_CLUSTER, or delete that one (VOXSRC_ZONE=$elsewhere gcp-cluster/delete_cluster.sh)"
-}
-
 status='' network='' subnetwork='' private='' authorized=''
 if exists "${describe[@]}"; then
   read_cluster
@@ -156,11 +167,11 @@ if exists "${describe[@]}"; then
     *) die "cluster $VOXSRC_CLUSTER is $status; expected RUNNING: wait, or delete it with delete_cluster.sh, then run this again" ;;
   esac
   check_cluster
-  [[ "$VOXSRC_PRIVATE_NODES" != yes ]] || create_nat
+  update_nat
   update_cluster
   update_pool
 else
-  $dry_run || check_other_zones
-  [[ "$VOXSRC_PRIVATE_NODES" != yes ]] || create_nat
+  check_other_zones ', where it would be a second one'
+  update_nat
   create_cluster
 fi

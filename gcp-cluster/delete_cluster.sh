@@ -14,6 +14,7 @@ Usage: gcp-cluster/delete_cluster.sh [options]
 Deletes Kubeflow Pipelines with its disks (the history of runs), the cluster with all its
 nodes, and the router with Cloud NAT that create_cluster.sh made. The bucket, the image
 repository and the service accounts stay unless named. Asks for the cluster's name first.
+A cluster of this name in another zone than VOXSRC_ZONE is an error, and nothing is deleted.
 
   --with-bucket      also delete the bucket with everything in it: audio, features,
                      checkpoints, models; asks for the bucket's name too
@@ -77,12 +78,17 @@ if exists gcloud container clusters describe "$VOXSRC_CLUSTER" "$at_project" "$a
   fi
   run gcloud container clusters delete "$VOXSRC_CLUSTER" "$at_project" "$at_zone" --quiet
 else
+  check_other_zones '; nothing was deleted'
   say "no cluster $VOXSRC_CLUSTER: nothing to delete"
 fi
-# With it goes its NAT. A dry run names it only where the settings make one.
-if [[ "$VOXSRC_PRIVATE_NODES" == yes ]] || ! $dry_run; then
-  if exists gcloud compute routers describe "$router_name" "$at_project" "$in_region" '--format=value(name)'; then
-    run gcloud compute routers delete "$router_name" "$at_project" "$in_region" --quiet
+# The NAT goes with its router, whatever VOXSRC_PRIVATE_NODES says by now; one that holds anything else is not ours.
+named_router=("$router_name" "$at_project" "$in_region")
+if exists gcloud compute routers describe "${named_router[@]}" '--format=value(nats[].name.list())'; then
+  if $dry_run || [[ "$found" == "$nat_name" ]]; then
+    run gcloud compute routers delete "${named_router[@]}" --quiet
+  else
+    say "warning: router $router_name has ${found:-no NAT}; expected $nat_name alone, as create_cluster.sh makes it:\
+ left alone. To delete it: gcloud compute routers delete ${named_router[*]}"
   fi
 fi
 if $with_bucket; then

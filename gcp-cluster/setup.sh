@@ -23,6 +23,18 @@ begin "$@"
 need gcloud kubectl git gke-gcloud-auth-plugin
 steps=(enable_services create_storage create_identities create_cluster create_node_pools install_kfp bind_identities)
 
+# What else create_node_pools.sh takes would have it do something other than make the pools.
+set -- ${arguments[@]+"${arguments[@]}"}
+while (($#)); do
+  case "$1" in
+    --gpu | --zones)
+      (($# > 1)) || die "$1: found nothing; expected a value; nothing was made"
+      shift 2 ;;
+    --gpu=* | --zones=*) shift ;;
+    *) die "unexpected argument $1; see --help; nothing was made" ;;
+  esac
+done
+
 # run_step NAME OPTIONS…
 run_step() {
   local step_arguments=()

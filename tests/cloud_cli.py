@@ -17,7 +17,7 @@ from cloud_project import Gcloud
 from cloud_rules import Flags, RefusedError, State, expect, fail
 
 TABLE = json.loads(Path(__file__).with_name("cloud_cli_flags.json").read_text())["commands"]
-READS = {"describe", "list", "get-iam-policy", "wait"}
+READS = {"describe", "get", "list", "get-iam-policy", "wait"}
 
 
 # Sends its arguments, each ended by a NUL, and one more NUL; receives exit status, output, errors. Starts no
@@ -153,7 +153,7 @@ class CloudCli:
         if program not in ("gcloud", "kubectl"):
             fail(f"{program} is not to be called")
         name, positionals, flags = parse_gcloud(arguments) if program == "gcloud" else ("", [], {})
-        changes = program == "kubectl" or name.split()[-1] not in READS
+        changes = arguments[0] != "get" if program == "kubectl" else name.split()[-1] not in READS
         self.calls.append(Call([program, *arguments], changes))
         number = sum(call.changes for call in self.calls)
         if self.denied and self.denied in name:

@@ -30,6 +30,7 @@ KFP_VARIABLES = {
 MANIFESTS = r"https://github\.com/kubeflow/pipelines/manifests/kustomize/([a-z/-]+)\?ref=\d+\.\d+\.\d+"
 KUBECTL = {
     "apply": {"kustomize"},
+    "get": {"output"},
     "wait": {"for", "timeout", "all"},
     "patch": {"type", "patch", "patch-file"},
     "rollout": {"timeout"},
@@ -65,6 +66,7 @@ def kubectl(state: State, arguments: list[str]) -> str:
             cluster.update(namespace="kubeflow", accounts=KFP_ACCOUNTS)
             cluster["workflow_defaults"] = {"spec": copy.deepcopy(KFP_DEFAULTS)}
             cluster["variables"] = copy.deepcopy(KFP_VARIABLES)
+            _roll_out(cluster)
         return ""
     found = {"crds": "crd/applications.app.k8s.io"}
     if words[0] == found["crds"]:
@@ -83,13 +85,18 @@ def kubectl(state: State, arguments: list[str]) -> str:
         expect(match is not None and state["forwards"] > 0, "unable to listen on any of the requested ports")
         state["forwards"] -= 1
         return f"Forwarding from 127.0.0.1:{match and match[1]} -> 3000\nHandling connection for {words[1]}\n"
+    if verb == "get":
+        expect(words[0] == "deployment" and words[1] in cluster["variables"], f"{words} not found")
+        return f"deployment.apps/{words[1]}\n"
     if verb == "patch":
         expect(len({"patch", "patch-file"} & flags.keys()) == 1, "must specify --patch or --patch-file")
         change = flags["patch"] if "patch" in flags else Path(flags["patch-file"]).read_text()
         _patch(cluster, words, flags["type"], yaml.safe_load(change))
     elif verb == "rollout":
         expect(words[0] in ("restart", "status"), f"unknown command rollout {words[0]}")
-        expect(words[1].removeprefix("deployment/") in cluster["variables"], f"{words[1]} not found")
+        name = words[1].removeprefix("deployment/")
+        expect(name in cluster["variables"], f"{words[1]} not found")
+        expect(name not in cluster["paused"], f"{name} is paused: run rollout resume first")
     elif verb == "wait":
         expect(words == ["deployment"] and flags["for"] == "condition=Available", f"{words} not found")
     else:
@@ -109,8 +116,24 @@ def _patch(cluster: State, words: list[str], kind: str, change: dict[str, Any]) 
         cluster["workflow_defaults"] = yaml.safe_load(change["data"]["workflowDefaults"])
         return
     expect(words[0] == "deployment" and words[1] in cluster["variables"], f"{words} not found")
-    (container,) = change["spec"]["template"]["spec"]["containers"]
-    # a list is merged by the containers' names, and another name would be another container
-    expect(kind == "strategic" and container["name"] == words[1], f"adds a container to {words[1]}")
-    expect(all(isinstance(variable["value"], str) for variable in container["env"]), "cannot unmarshal env")
-    cluster["variables"][words[1]] |= {variable["name"]: variable["value"] for variable in container["env"]}
+    template = change["spec"].get("template", {"spec": {"containers": []}})
+    for container in template["spec"]["containers"]:
+        # a list is merged by the containers' names, and another name would be another container
+        expect(kind == "strategic" and container["name"] == words[1], f"adds a container to {words[1]}")
+        given = {variable["name"]: variable["value"] for variable in container["env"]}
+        expect(all(isinstance(value, str) for value in given.values()), "cannot unmarshal env")
+        cluster["variables"][words[1]] |= given
+    paused = set(cluster["paused"]) - {words[1]}
+    if change["spec"].get("paused", words[1] in cluster["paused"]):
+        paused.add(words[1])
+    cluster["paused"] = sorted(paused)
+    _roll_out(cluster)
+
+
+def _roll_out(cluster: State) -> None:
+    """Adds to `started`, for each deployment that is not paused, the variables with which new pods start."""
+    cluster.setdefault("paused", [])
+    started = cluster.setdefault("started", {name: [] for name in cluster["variables"]})
+    for name, values in cluster["variables"].items():
+        if name not in cluster["paused"] and started[name][-1:] != [values]:
+            started[name].append(dict(values))

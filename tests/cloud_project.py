@@ -238,7 +238,9 @@ class Gcloud:
         self.state["kubernetes"]["context"] = context
 
     def container_clusters_delete(self) -> None:
-        self.find("clusters", "ResponseError: code=404, message=Not found: clusters.")
+        cluster = self.find("clusters", "ResponseError: code=404, message=Not found: clusters.")
+        place = cluster.get("flags", self.flags)["location"]
+        expect(place == self.flags["location"], "code=404, message=Not found: clusters.")
         # Without the namespace's deletion its disks are left.
         self.state["disks"] = {"pvc-1": {}} if "namespace" in self.state["kubernetes"] else {}
         self.state.update(clusters={}, pools={}, kubernetes={})
@@ -304,8 +306,13 @@ class Gcloud:
         return dict(self.state["routers"][name])
 
     def compute_routers_describe(self) -> None:
-        self.router(self.names[0])
-        self.print(self.names[0])
+        router = self.router(self.names[0])
+        networks = f"https://www.googleapis.com/compute/v1/projects/{self.flags['project']}/global/networks"
+        resource = {
+            "network": f"{networks}/{router['flags']['network']}",
+            "nats": [{"name": name} for name in router["nats"]],
+        }
+        self.print(projected(resource, self.flags["format"]))
 
     def compute_routers_create(self) -> None:
         expect(re.fullmatch(REGION, self.flags.get("region", "")) is not None, "--region")
@@ -355,7 +362,9 @@ class Gcloud:
         self.print(*self.state["disks"])
 
     def container_clusters_list(self) -> None:
+        named = self.flags["filter"].removeprefix("name=")
         for name, cluster in self.state["clusters"].items():
+            expect(name == named, f"--filter={self.flags['filter']}")
             place = cluster.get("flags", {}).get("location", "")
             self.print(place if self.flags["format"] == "value(location)" else name)
 

@@ -140,6 +140,7 @@ begin() {
     # The compute API's commands name it otherwise.
     in_region="--region=$VOXSRC_REGION"
     router_name="$VOXSRC_CLUSTER-router"
+    nat_name="$VOXSRC_CLUSTER-nat"
     registry_name="${VOXSRC_REGISTRY##*/}"
     context="gke_${VOXSRC_PROJECT}_${VOXSRC_ZONE}_$VOXSRC_CLUSTER"
     kfp_disks="description~created-for/pvc/namespace.*$VOXSRC_KFP_NAMESPACE"
@@ -159,6 +160,19 @@ options_help() {
   --dry-run    print the commands that would run on an empty project, run none
   -h, --help   this text
 TEXT
+}
+
+# check_other_zones REASON: ends the script if the cluster exists in another zone than VOXSRC_ZONE, where one has just
+# looked for it in vain. A dry run asks nobody.
+check_other_zones() {
+  local elsewhere
+  $dry_run && return
+  elsewhere="$(gcloud container clusters list "$at_project" "--filter=name=$VOXSRC_CLUSTER" '--format=value(location)' |
+    tr '\n' ' ')" || die "could not list the clusters of $VOXSRC_PROJECT"
+  elsewhere="${elsewhere% }"
+  [[ -z "$elsewhere" ]] ||
+    die "cluster $VOXSRC_CLUSTER is in $elsewhere; VOXSRC_ZONE says $VOXSRC_ZONE$1: correct VOXSRC_ZONE,\
+ choose another VOXSRC_CLUSTER, or delete that one (VOXSRC_ZONE=${elsewhere%% *} gcp-cluster/delete_cluster.sh)"
 }
 
 # Writes the cluster into the user's kubeconfig; all kubectl commands here name its context, whatever is current.

@@ -296,9 +296,34 @@ def test_deletion_keeps_all_but_the_cluster_unless_named(ready: Cloud) -> None:
 
 def test_a_dry_run_of_deletion_prints_what_deletion_then_runs(ready: Cloud) -> None:
     everything = ["--with-bucket", "--with-registry", "--with-identities"]
+    ready.state["routers"]["some-cluster-router"] = {
+        "nats": {"some-cluster-nat": {}},
+        "flags": {"network": "default"},
+    }
     printed = ready.printed("delete_cluster", *everything)
     ready.succeed("delete_cluster", *everything, answer="some-cluster\nsome-bucket\n")
+    assert ["compute", "routers", "delete"] in [command[1:4] for command in printed]
     assert printed == ready.changed()
+
+
+def test_a_cluster_in_another_zone_is_an_error_of_deletion_and_all_the_rest_stays(ready: Cloud) -> None:
+    before = copy.deepcopy(ready.state)
+    everything = ["--with-bucket", "--with-registry", "--with-identities", "--yes"]
+    done = ready.run("delete_cluster", *everything, VOXSRC_ZONE="europe-west4-b")
+    assert done.returncode == 1
+    assert (
+        "cluster some-cluster is in europe-west4-a; VOXSRC_ZONE says europe-west4-b; nothing was deleted"
+        in done.stderr
+    )
+    assert "VOXSRC_ZONE=europe-west4-a gcp-cluster/delete_cluster.sh" in done.stderr
+    assert "nothing to delete" not in done.stderr
+    assert ready.changing_calls() == []
+    assert ready.state == before
+    ready.cli.denied = "clusters list"
+    done = ready.run("delete_cluster", *everything, VOXSRC_ZONE="europe-west4-b")
+    assert done.returncode == 1
+    assert "could not list the clusters of some-project" in done.stderr
+    assert ready.state == before
 
 
 def test_disks_that_are_left_are_named(ready: Cloud) -> None:

@@ -1,4 +1,4 @@
-"""gcp-cluster's scripts on a project that exists, with settings that have changed since; networks and NAT."""
+"""gcp-cluster's scripts on a project that exists, with settings that have changed since."""
 
 import copy
 from collections.abc import Iterator
@@ -158,6 +158,10 @@ def test_a_pool_with_another_account_is_an_error(cloud: Cloud) -> None:
         (["--gpu", "l40"], {}, "--gpu: found l40; expected one of: a100-40gb"),
         (["--zones", "us-central1-a"], {}, "found us-central1-a; expected zones of VOXSRC_REGION"),
         (["--bogus"], {}, "unexpected argument --bogus; see --help"),
+        (["--list"], {}, "unexpected argument --list; see --help"),
+        (["--gpu", "l4", "--list"], {}, "unexpected argument --list; see --help"),
+        (["--zones"], {}, "--zones: found nothing; expected a value"),
+        (["--gpu", "none", "--yes", "--zones=europe-west4-a"], {}, "unexpected argument --yes; see --help"),
         (
             [],
             {"VOXSRC_KFP_NAMESPACE": "pipelines"},
@@ -181,51 +185,6 @@ def test_setup_looks_for_all_programs_before_it_makes_anything(empty: Cloud) -> 
     assert done.returncode == 1
     assert "kubectl is missing" in done.stderr
     assert empty.cli.calls == []
-
-
-def test_private_nodes_get_a_nat_that_goes_with_the_cluster(empty: Cloud) -> None:
-    private = {"VOXSRC_PRIVATE_NODES": "yes", "VOXSRC_NETWORK": "own", "VOXSRC_SUBNETWORK": "own-eu"}
-    empty.state["networks"].append("own")
-    for step in ("create_storage", "create_identities", "create_cluster"):
-        empty.succeed(step, **private)
-    flags = cluster_flags(empty)
-    assert "enable-private-nodes" in flags
-    assert (flags["network"], flags["subnetwork"]) == ("own", "own-eu")
-    (router,) = empty.state["routers"].values()
-    assert router["flags"]["network"] == "own"
-    assert router["nats"].keys() == {"some-cluster-nat"}
-    empty.cli.calls.clear()
-    empty.succeed("create_cluster", **private)
-    assert empty.changing_calls() == []
-    # the router is found whatever the settings say by then
-    empty.succeed("delete_cluster", "--skip-kfp", "--yes")
-    assert empty.state["routers"] == {}
-
-
-def test_a_network_with_a_way_out_gets_no_nat(empty: Cloud) -> None:
-    for step in ("create_storage", "create_identities", "create_cluster"):
-        empty.succeed(step, VOXSRC_PRIVATE_NODES="own-nat")
-    assert "enable-private-nodes" in cluster_flags(empty)
-    assert empty.state["routers"] == {}
-
-
-def test_a_killed_creation_of_the_nat_goes_on(empty: Cloud) -> None:
-    for step in ("create_storage", "create_identities"):
-        empty.succeed(step)
-    empty.cli.fail_at = len(empty.changing_calls()) + 2
-    assert empty.run("create_cluster", VOXSRC_PRIVATE_NODES="yes").returncode == 1
-    assert [router["nats"] for router in empty.state["routers"].values()] == [{}]
-    empty.succeed("create_cluster", VOXSRC_PRIVATE_NODES="yes")
-    assert [len(router["nats"]) for router in empty.state["routers"].values()] == [1]
-
-
-def test_a_dry_run_shows_the_nat(empty: Cloud) -> None:
-    private = {"VOXSRC_PRIVATE_NODES": "yes"}
-    printed = empty.succeed("create_cluster", "--dry-run", **private)
-    assert "routers create some-cluster-router" in printed
-    assert "nats create some-cluster-nat" in printed
-    assert "routers delete some-cluster-router" in empty.succeed("delete_cluster", "--dry-run", **private)
-    assert "router" not in empty.succeed("delete_cluster", "--dry-run")
 
 
 def test_a_namespace_that_does_not_go_away_has_a_way_out(cloud: Cloud) -> None:

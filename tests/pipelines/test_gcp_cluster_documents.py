@@ -3,6 +3,7 @@
 import re
 import shlex
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -143,17 +144,27 @@ def test_every_option_in_the_steps_is_one_that_the_command_has(capsys: pytest.Ca
 def test_the_steps_write_only_what_git_ignores_and_each_file_once() -> None:
     """A file that git does not know would make every image that is built then a dirty one."""
     commands = steps(section(README, "## On Kubernetes"))
-    assert ["mkdir", "-p", "build"] in commands
-    assert "build/" in (ROOT / ".gitignore").read_text().splitlines()
+    assert ["mkdir", "-p", "env/run"] in commands
+    assert "env/run/" in (ROOT / ".gitignore").read_text().splitlines()
     targets = [word[1:] for command in commands for word in command if word.startswith(">")]
-    assert targets == ["build/data.yaml", "build/images.yaml"], "written anew by every repetition"
+    assert targets == ["env/run/data.yaml", "env/run/images.yaml"], "written anew by every repetition"
     for verb in ("preflight", "submit"):
         (command,) = [command for command in commands if verb in command]
         assert [file for flag, file in pairwise(command) if flag == "--arguments"] == targets
 
 
+def test_make_clean_leaves_what_the_steps_write() -> None:
+    recipe = (ROOT / "Makefile").read_text().partition("\nclean:")[2].partition("\n\n")[0]
+    removed = set(re.findall(r"[\w./]+", recipe.partition("rm -rf ")[2]))
+    assert "build" in removed
+    for command in steps(section(README, "## On Kubernetes")):
+        for target in (word[1:] for word in command if word.startswith(">")):
+            folders = {str(folder) for folder in Path(target).parents} | {target}
+            assert not folders - {"."} & removed
+
+
 def test_the_readme_shows_the_parameters_that_the_scripts_print() -> None:
-    shown = re.search(r"```yaml\n# build/data\.yaml.*?```", README, re.DOTALL)
+    shown = re.search(r"```yaml\n# env/run/data\.yaml.*?```", README, re.DOTALL)
     assert shown is not None
     upload = (SCRIPTS / "upload_voxceleb.sh").read_text().partition("<<YAML\n")[2].partition("\nYAML")[0]
     names = re.findall(r"^(\w+):", shown[0], re.M)

@@ -46,10 +46,54 @@ def test_the_defaults_of_all_workflows_are_replaced(cloud: Cloud) -> None:
 def test_installing_again_comes_to_the_same_although_it_begins_with_the_manifests(cloud: Cloud) -> None:
     cloud.succeed("install_kfp")
     first, calls = copy.deepcopy(cloud.state), cloud.changed()
+    assert calls == cloud.printed("install_kfp")
     cloud.cli.calls.clear()
     cloud.succeed("install_kfp")
     assert cloud.state == first
-    assert cloud.changed() == calls == cloud.printed("install_kfp")
+    pauses = [call for call in cloud.changed() if '--patch={"spec":{"paused":true}}' in call]
+    assert [call[3] for call in pauses] == [AGENT, CONTROLLER]
+    assert [call for call in cloud.changed() if call not in pauses] == calls
+
+
+def test_where_it_runs_no_pod_ever_starts_with_the_manifests_values(cloud: Cloud) -> None:
+    """With 86400 seconds the agent deletes runs of two days ago; with their pattern steps are not retried."""
+    cloud.succeed("install_kfp")
+    started = copy.deepcopy(cloud.state["kubernetes"]["started"])
+    assert started[AGENT][-1] == installed("persistence_agent")
+    assert started[CONTROLLER][-1] == installed("workflow_controller")
+    cloud.cli.calls.clear()
+    for fails_at in range(1, 14):
+        cloud.cli.fail_at = len(cloud.changing_calls()) + fails_at
+        assert cloud.run("install_kfp").returncode == 1
+        assert cloud.state["kubernetes"]["started"] == started, fails_at
+    cloud.cli.fail_at = 0
+    cloud.succeed("install_kfp")
+    assert cloud.state["kubernetes"]["started"] == started
+    assert cloud.state["kubernetes"]["paused"] == []
+
+
+def test_what_others_have_installed_goes_straight_to_the_right_values(cloud: Cloud) -> None:
+    context = "gke_some-project_europe-west4-a_some-cluster"
+    cloud.state["kubernetes"] |= {"context": context, "crds": True}
+    manifests = "https://github.com/kubeflow/pipelines/manifests/kustomize/env/platform-agnostic?ref=2.16.1"
+    applied = cloud.cli.call(["kubectl", "apply", f"--kustomize={manifests}", f"--context={context}"])
+    assert applied == (0, "", "")
+    cloud.succeed("install_kfp")
+    assert cloud.state["kubernetes"]["started"] == {
+        CONTROLLER: [KFP_VARIABLES[CONTROLLER], installed("workflow_controller")],
+        AGENT: [KFP_VARIABLES[AGENT], installed("persistence_agent")],
+    }
+
+
+def test_before_2_17_the_agent_alone_is_held_and_let_go(cloud: Cloud) -> None:
+    earlier = {"VOXSRC_KFP_VERSION": "2.16.1"}
+    cloud.succeed("install_kfp", **earlier)
+    cloud.cli.calls.clear()
+    started = copy.deepcopy(cloud.state["kubernetes"]["started"])
+    cloud.succeed("install_kfp", **earlier)
+    kubernetes = cloud.state["kubernetes"]
+    assert (kubernetes["started"], kubernetes["paused"]) == (started, [])
+    assert not [call for call in cloud.cli.calls if CONTROLLER in call.command]
 
 
 def test_the_controller_is_started_anew_with_all_that_is_changed_and_waited_for(cloud: Cloud) -> None:
@@ -62,7 +106,7 @@ def test_the_controller_is_started_anew_with_all_that_is_changed_and_waited_for(
     assert words[-1][:2] == ["wait", "deployment"]
 
 
-@pytest.mark.parametrize("fails_at", range(1, 11))
+@pytest.mark.parametrize("fails_at", range(1, 12))
 def test_an_installation_that_broke_off_is_completed_by_the_next(cloud: Cloud, fails_at: int) -> None:
     cloud.cli.fail_at = fails_at
     assert cloud.run("install_kfp").returncode == 1
@@ -103,6 +147,7 @@ def test_earlier_releases_keep_their_templates_without_a_policy(
         (["patch", "deployment", CONTROLLER, "--type=strategic"], "must specify --patch"),
         (["rollout", "undo", f"deployment/{CONTROLLER}"], "unknown command rollout undo"),
         (["rollout", "restart", "deployment/other"], "deployment/other not found"),
+        (["get", "deployment", "other"], "not found"),
     ],
 )
 def test_the_stand_in_refuses_other_patches(cloud: Cloud, arguments: list[str], words: str) -> None:

@@ -49,6 +49,8 @@ LOST_MACHINES = [
     ("Failed", "pod failed: neither main nor wait container completed successfully"),
     ("Failed", "pod failed: wait container did not complete successfully"),
     ("Error", "Pod failed before main container starts due to PodInitializing: "),
+    ("Error", "wait: Error (exit code 64): failed to save outputs: the server did not answer"),
+    ("Error", "init: Error (exit code 64): failed to load artifacts: the server did not answer"),
     ("Error", "pod deleted"),
 ]
 OWN_FAILURES = [
@@ -57,7 +59,8 @@ OWN_FAILURES = [
     ("Failed", "main: OOMKilled (exit code 137)"),
     ("Failed", "main: StartError (exit code 128): failed to create containerd task"),
     ("Failed", "The node was low on resource: memory. Threshold quantity: 100Mi, available: 9Mi."),
-    ("Error", "wait: Error (exit code 64): failed to save outputs"),
+    ("Failed", "main: Error (exit code 64)"),
+    ("Error", "wait: Error (exit code 1)"),
     ("Failed", ""),
 ]
 HUNG = "Pod was active on the node longer than the specified deadline"
@@ -94,7 +97,9 @@ def pattern() -> re.Pattern[str]:
 
 
 @pytest.mark.parametrize(("phase", "message"), LOST_MACHINES)
-def test_argo_tries_again_what_lost_its_machine_and_watch_counts_it(phase: str, message: str) -> None:
+def test_argo_tries_again_what_lost_its_machine_or_its_own_container_and_watch_counts_it(
+    phase: str, message: str
+) -> None:
     assert pattern().search(message)
     attempt = Attempt(POD, phase, message)
     assert attempt.preempted != attempt.deleted

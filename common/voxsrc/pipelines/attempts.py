@@ -19,11 +19,14 @@ Phase Failed, from Argo:
 Phase Error, from Argo:
 
 - "Pod failed before main container starts due to PodInitializing: ", of one that had not begun;
+- "init: Error (exit code 64): …", or wait: the container with which Argo prepares a pod or reports its
+  outputs could not go on, as where a server does not answer. No code of a step runs in it;
 - "pod deleted", of one that was gone before Argo looked.
 
 Sources: `inferFailedReason` and `podReconciliation` in workflow/controller/operator.go of argo-workflows
-4.0.5; `rejectPod`, the container statuses and the node shutdown manager of kubelet; `markFailedAndDeletePod`
-of Kubernetes' pod garbage collector. gcp-cluster/kubeflow/workflow_controller.yaml has Argo retry all these.
+4.0.5, and its cmd/argoexec/main.go (code 64); `rejectPod`, the container statuses and the node shutdown
+manager of kubelet; `markFailedAndDeletePod` of Kubernetes' pod garbage collector.
+gcp-cluster/kubeflow/workflow_controller.yaml has Argo retry all these.
 """
 
 import re
@@ -35,7 +38,7 @@ _TAKEN = re.compile(
     r"node shutdown|node is shutting down|preempt|evict|node is not ready|node was terminated"
     r"|pod was rejected|could not be located when the pod"
     r"|neither main nor wait container completed|container did not complete successfully"
-    r"|pod failed before|main: error \(exit code (137|143)\)",
+    r"|pod failed before|main: error \(exit code (137|143)\)|(init|wait): error \(exit code 64\)",
     re.IGNORECASE,
 )
 
@@ -66,7 +69,7 @@ class Attempt:
 
     @property
     def preempted(self) -> bool:
-        """Whether its machine was taken away, by what is then written."""
+        """Whether its machine was taken away, or Argo's own part of it failed, by what is then written."""
         return self.failed and _TAKEN.search(self.message) is not None
 
     @property
