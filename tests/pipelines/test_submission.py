@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import yaml
 from kfp import components
 
 from kfp_server import KfpServer
-from voxsrc.pipelines.package import load_package, package_path
+from voxsrc.pipelines.images import check_images
+from voxsrc.pipelines.input_check import require_registries
+from voxsrc.pipelines.needs import step_needs
+from voxsrc.pipelines.package import load_package, package_from, package_path
 
 # kfp's client says so each time that it is made
 pytestmark = pytest.mark.filterwarnings("ignore:This client only works with:FutureWarning")
@@ -253,18 +257,37 @@ def test_latest_is_refused_before_the_server_is_asked(
     assert not kfp_server.requests
 
 
-@pytest.mark.parametrize(
-    ("image", "words"),
-    [("r.example:5000/x/voxsrc-train:abc", "named by a tag"), ("voxsrc-train:0.1.0", "names no registry")],
-)
 def test_a_tag_is_warned_of_once(
-    image: str,
-    words: str,
-    kfp_server: KfpServer,
-    voxsrc_pipeline: Run,
-    capsys: pytest.CaptureFixture[str],
+    kfp_server: KfpServer, voxsrc_pipeline: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    image = "r.example:5000/x/voxsrc-train:abc"
     assert voxsrc_pipeline(*SUBMIT, "--set", f"feature_extractor_image={image}") == 0
     message = capsys.readouterr().err
     assert message.count("warning") == 1
-    assert words in message
+    assert "named by a tag" in message
+
+
+def test_images_without_a_registry_are_all_refused(
+    kfp_server: KfpServer, voxsrc_pipeline: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the packages come with them, for this machine's Docker engine."""
+    given = [x for name, uri in required("train").items() for x in ("--set", f"{name}={uri}")]
+    train = ["submit", "train", *given, "--no-input-check", "--run-name", "first"]
+    assert voxsrc_pipeline(*train, *IMAGE) == 1
+    message = capsys.readouterr().err
+    assert "voxsrc-evaluate:0.1.0, voxsrc-train:0.1.0: the images name no registry" in message
+    assert "voxsrc-feature-extractor" not in message
+    assert "common/containers/build_images.sh --push --yaml" in message
+    local = f"feature_extractor_image=voxsrc-feature-extractor@sha256:{'0' * 64}"
+    assert voxsrc_pipeline(*SUBMIT, "--set", local) == 1
+    assert "the image names no registry" in capsys.readouterr().err
+    assert not kfp_server.requests
+
+
+def test_other_pipelines_may_use_images_of_docker_hub() -> None:
+    spec = {"pipelineInfo": {"name": "other"}, "root": {"dag": {"tasks": {}}}}
+    need = replace(
+        step_needs(load_package(package_path("extract")), required("extract"))[0], image="python:3.12"
+    )
+    require_registries(package_from(spec, None, "other.yaml"), [need])
+    assert any("names no registry" in warning for warning in check_images([need]))

@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from voxsrc.errors import ConfigError
-from voxsrc.pipelines.arguments import OUR_PIPELINES, SCORINGS, check_arguments
 from voxsrc.pipelines.images import check_images
 from voxsrc.pipelines.needs import StepNeeds, step_needs
 from voxsrc.pipelines.package import Package, load_package, package_from, package_path, read_arguments
@@ -94,6 +93,18 @@ def test_files_add_up_and_a_name_in_two_of_them_is_an_error_that_names_both(tmp_
         read_arguments(optional(), ["count=5"], files)
 
 
+@pytest.mark.parametrize("content", ["", "\n", "# nothing but this\n", "{}\n"])
+def test_a_file_that_names_no_parameter_is_refused(content: str, tmp_path: Path) -> None:
+    """A build that failed has truncated what its output was redirected to."""
+    data, images = tmp_path / "data.yaml", tmp_path / "images.yaml"
+    data.write_text("count: 1\n")
+    images.write_text(content)
+    with pytest.raises(
+        ConfigError, match=f"^{re.escape(str(images))}: found no parameters; .* has failed: run"
+    ):
+        read_arguments(optional(), [], [str(data), str(images)])
+
+
 def test_unknown_names_come_with_the_nearest_and_missing_ones_are_all_named() -> None:
     with pytest.raises(
         ConfigError, match="outptu: no parameter of pipeline voxsrc-extract, did you mean output"
@@ -115,78 +126,9 @@ def test_choices_are_kept_to() -> None:
         read_arguments(literal, ["mode=fsat"])
 
 
-def given(name: str, **arguments: str) -> list[str]:
-    """`--set` items for all required parameters of a pipeline of ours, and these."""
-    parameters = load_package(package_path(name)).parameters
-    required = {key: "gs://b/x" for key, parameter in parameters.items() if parameter.required}
-    return [f"{key}={value}" for key, value in (required | arguments).items()]
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        ("true", 'has the bool true, .*quote it: {cloud.google.com/gke-spot: "true"}'),
-        ("1", 'has the int 1, .*quote it: {cloud.google.com/gke-spot: "1"}'),
-        ("", "has the NoneType"),
-    ],
-)
-def test_labels_that_the_backend_could_not_read_are_refused(value: str, words: str) -> None:
-    for name in ("cpu_node_selector", "gpu_node_selector"):
-        selector = {name: f"{{cloud.google.com/gke-spot: {value}}}"}
-        with pytest.raises(ConfigError, match=f"^{name}: label cloud.google.com/gke-spot {words}"):
-            read_arguments(load_package(package_path("train")), given("train", **selector))
-    quoted = given("extract", cpu_node_selector='{cloud.google.com/gke-spot: "true"}')
-    read = read_arguments(load_package(package_path("extract")), quoted)
-    assert read["cpu_node_selector"] == {"cloud.google.com/gke-spot": "true"}
-
-
 def test_needs_do_not_make_a_text_of_a_label_that_is_none() -> None:
     with pytest.raises(ConfigError, match=r"step train: its node selector: label a has the bool true"):
         needs_of("train", gpu_node_selector={"a": True})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"parts": '["0/2"]'}, "without 1/2; their shards would never be made"),
-        ({"parts": '["0/3", "2/3"]'}, "without 1/3;"),
-        ({"parts": '["0/2", "1/2", "1/2"]'}, "expected each of 0/2 to 1/2 once"),
-        ({"parts": '["0/2", "1/3"]'}, "below one N"),
-        ({"parts": '["0/2", "2/2"]'}, "without 1/2"),
-        ({"parts": "[]"}, "below one N"),
-        ({"parts": "[0, 1]"}, "below one N"),
-        ({"preset": "lfb4"}, "found 'lfb4', did you mean lfb40"),
-        ({"scoring": "cosin"}, "found 'cosin', did you mean cosine"),
-        ({"num_gpus": "one"}, "found 'one'; expected the GPUs of one node"),
-        ({"num_gpus": "0"}, "found '0'; expected the GPUs of one node"),
-        ({"num_workers": "0"}, "found 0; expected 1 or more"),
-    ],
-)
-def test_arguments_with_which_no_run_could_end_are_refused(arguments: dict[str, str], words: str) -> None:
-    (name,) = arguments
-    with pytest.raises(ConfigError, match=rf"^{name}: .*{words}"):
-        read_arguments(load_package(package_path("train")), given("train", **arguments))
-
-
-def test_arguments_that_are_in_order_are_taken_and_other_pipelines_have_their_own() -> None:
-    arguments = {"parts": '["1/2", "0/2"]', "preset": "kaldi80", "scoring": "plda", "num_gpus": "8"}
-    read = read_arguments(load_package(package_path("train")), given("train", **arguments))
-    assert read["parts"] == ["1/2", "0/2"]
-    other = package(parts={"parameterType": "LIST"}, scoring={"parameterType": "STRING"})
-    assert read_arguments(other, ['parts=["0/2"]', "scoring=own"])["scoring"] == "own"
-
-
-def test_the_defaults_of_our_pipelines_pass_their_own_checks() -> None:
-    for name, pipeline in (("extract", "voxsrc-extract"), ("train", "voxsrc-train")):
-        loaded = load_package(package_path(name))
-        assert loaded.name == pipeline
-        assert pipeline in OUR_PIPELINES
-        check_arguments(loaded.effective({}), ours=True)
-
-
-def test_the_scorings_are_those_of_the_evaluator() -> None:
-    options = pytest.importorskip("evaluator.options")
-    assert SCORINGS == options.SCORINGS
 
 
 def test_the_run_name_fills_a_parameter_of_that_name_only() -> None:

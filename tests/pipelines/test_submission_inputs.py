@@ -1,7 +1,5 @@
 """`voxsrc pipeline submit` looks whether the inputs exist, before it submits."""
 
-import io
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +8,12 @@ import pytest
 
 from gcs_server import GcsServer
 from kfp_server import KfpServer
+from run_arguments import an_archive, arguments_in, missing, states, submitting
 from voxsrc import storage
 from voxsrc.errors import ConfigError
 from voxsrc.pipelines import input_check
 from voxsrc.pipelines.input_check import check_inputs
-from voxsrc.pipelines.inputs import recipe_places, run_places
+from voxsrc.pipelines.inputs import run_places
 from voxsrc.pipelines.package import Package, load_package, package_from, package_path
 from voxsrc.storage import gcs_connection
 from voxsrc.storage.gcs_connection import GcsSettings
@@ -23,10 +22,6 @@ from voxsrc.storage.gcs_connection import GcsSettings
 pytestmark = pytest.mark.filterwarnings("ignore:This client only works with:FutureWarning")
 
 Run = Callable[..., int]
-IMAGES = [
-    f"{name}_image=r.example/voxsrc/{name}@sha256:{'0' * 64}"
-    for name in ("feature_extractor", "train", "evaluate")
-]
 
 
 @pytest.fixture(autouse=True)
@@ -37,44 +32,6 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def train() -> Package:
     return load_package(package_path("train"))
-
-
-def an_archive() -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr("a/b/c.wav", b"")
-    return content.getvalue()
-
-
-def arguments_in(bucket: str) -> dict[str, str]:
-    """Arguments of the train pipeline whose inputs all exist, and outputs do not."""
-    inputs = {
-        "train_audio": ("audio/vox2", "audio/vox2/a/b/c.wav", b"RIFF"),
-        "train_list": ("lists/train.txt", "lists/train.txt", b"a a/b/c.wav\n"),
-        "test_audio": ("test.zip", "test.zip", an_archive()),
-        "test_list": ("lists/test.txt", "lists/test.txt", b"a a/b/c.wav\n"),
-        "trials": ("lists/trials.txt", "lists/trials.txt", b"1 a/b/c.wav a/b/c.wav\n"),
-    }
-    for _, key, content in inputs.values():
-        storage.write_bytes(f"{bucket}/{key}", content)
-    outputs = ("train_features", "test_features", "training", "evaluation")
-    return {name: f"{bucket}/{key}" for name, (key, _, _) in inputs.items()} | {
-        name: f"{bucket}/out/{name}" for name in outputs
-    }
-
-
-def submitting(arguments: dict[str, str], *flags: str) -> list[str]:
-    sets = [f"{name}={value}" for name, value in arguments.items()] + IMAGES
-    return ["submit", "train", "--run-name", "r", *flags, *(x for item in sets for x in ("--set", item))]
-
-
-def states(package: Package, arguments: dict[str, str]) -> dict[str, str]:
-    return {check.what: check.state for check in check_inputs(package, arguments)}
-
-
-def missing(package: Package, arguments: dict[str, str]) -> dict[str, str]:
-    checks = check_inputs(package, arguments)
-    return {c.what: f"{c.found}; {c.remedy}" for c in checks if c.state == "missing"}
 
 
 def test_the_inputs_of_our_pipelines_are_told_from_what_they_are_passed_to(train: Package) -> None:
@@ -214,30 +171,6 @@ def test_empty_arguments_are_inputs_only_where_a_step_needs_one(train: Package, 
     assert missing(train, arguments | {"trials": ""}) == {"trials": "it is empty; give a gs:// URI"}
 
 
-def test_a_recipe_is_a_name_or_a_file_whose_feature_sets_are_inputs(train: Package, bucket: str) -> None:
-    arguments = arguments_in(bucket)
-    assert "recipe" not in states(train, arguments | {"recipe": "ecapa_aam"})
-    assert "does not exist in the cluster" in missing(train, arguments | {"recipe": "my/own.yaml"})["recipe"]
-
-    recipe = f"{bucket}/own.yaml"
-    storage.write_bytes(
-        recipe,
-        f"augment:\n  noise: {{probability: 0.5, features: {bucket}/noise}}\n"
-        f"  music: {{probability: 0, features: {bucket}/unused}}\n".encode(),
-    )
-    arguments |= {"recipe": recipe}
-    assert missing(train, arguments).keys() == {"recipe: augment.noise.features"}
-    storage.write_bytes(f"{bucket}/noise/manifest.json", b"{}")
-    assert missing(train, arguments) == {}
-    added = {"overrides": "augment.music.probability=0.1"}
-    assert missing(train, arguments | added).keys() == {"recipe: augment.music.features"}
-    # the set that the run makes itself
-    added["overrides"] += f"; augment.music.features={arguments['train_features']}/"
-    assert missing(train, arguments | added) == {}
-    with pytest.raises(ConfigError, match="overrides: override 'num_steps': expected KEY=VALUE"):
-        recipe_places({}, "num_steps")
-
-
 def test_what_the_caller_may_not_read_is_a_warning(
     kfp_server: KfpServer,
     bucket: str,
@@ -270,9 +203,10 @@ def test_without_credentials_it_is_said_once(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
-    names = ["test_audio", "test_list", "train_audio", "train_list", "trials"]
-    outputs = ("train_features", "test_features", "training", "evaluation")
-    arguments = {name: f"gs://bucket/{name}" for name in (*names, *outputs)}
+    inputs = ["test_audio", "test_list", "train_audio", "train_list", "trials"]
+    outputs = ["train_features", "test_features", "training", "evaluation"]
+    names = sorted(inputs + outputs)
+    arguments = {name: f"gs://bucket/{name}" for name in names}
     assert voxsrc_pipeline(*submitting(arguments)) == 0
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith(f"warning: {', '.join(names)}: not checked whether they exist")

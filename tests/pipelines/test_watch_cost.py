@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from kfp_server import KfpServer
 from pipeline_runs import ROOT, T0, Clock, at, step, train_run, tree
 from voxsrc.cost.prices import load_prices
 from voxsrc.pipelines.pools import read_pools
-from voxsrc.pipelines.run_cost import cost_so_far
+from voxsrc.pipelines.run_cost import cost_so_far, cpu_price_ratio
 from voxsrc.pipelines.watching import Watcher
 
 Run = Callable[..., int]
@@ -76,6 +77,70 @@ def test_each_pod_on_cpus_pays_for_a_whole_machine(kfp_server: KfpServer, watch:
     titles = [step.title for step in snapshot.progress.steps]
     assert titles[0] == "extract-train-set/plan-extraction"
     assert "train" in titles
+
+
+def planned(minutes: int) -> Any:
+    """A run whose one step on CPUs takes so long."""
+    return train_run(
+        tree(
+            {f"{ROOT}.voxsrc-extract": ("RUNNING", at(1), "")},
+            step(f"{ROOT}.voxsrc-extract.plan-extraction", "SUCCEEDED", 6, 6 + minutes),
+        )
+    )
+
+
+def test_cpu_machines_are_priced_as_the_settings_have_them(
+    kfp_server: KfpServer,
+    voxsrc_pipeline: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    identity = kfp_server.add_run("r", "RUNNING")
+    kfp_server.answers[identity] = [planned(60)]
+    price = load_prices().region("us-central1").extraction
+    assert price.machine == "n2d-standard-8"
+
+    def costs(machine: str) -> tuple[dict[str, Any], str]:
+        monkeypatch.setenv("VOXSRC_CPU_MACHINE_TYPE", machine)
+        assert voxsrc_pipeline("watch", "r", "--once", "--json", "--region", "us-central1") == 4
+        out, err = capsys.readouterr()
+        return json.loads(out)["cost"], err
+
+    cost, said = costs("")
+    assert cost["usd_at_most"] == pytest.approx(price.spot_usd_per_hour, abs=1e-4)
+    assert said == ""
+    cost, said = costs("n2d-standard-64")
+    assert cost["usd_at_most"] == pytest.approx(8 * price.spot_usd_per_hour, abs=1e-4)
+    assert cost["usd_all_on_demand"] == pytest.approx(8 * price.on_demand_usd_per_hour, abs=1e-4)
+    (plan,) = cost["steps"].values()
+    assert (plan["machine"], plan["priced_as"]) == ("n2d-standard-64", "n2d-standard-8")
+    assert said == (
+        "warning: prices.yaml has no price of n2d-standard-64: steps on it cost about as much a core as on "
+        "n2d-standard-8, by which they are priced\n"
+    )
+    for machine in ("n1-standard-8", "n2d-highmem-8", "n2d-custom-8-32768", "x9-mega"):
+        cost, said = costs(machine)
+        assert cost["usd_at_most"] == 0
+        assert cost["unknown_steps"] == ["voxsrc-extract/plan-extraction"], machine
+        assert said == ""
+
+
+@pytest.mark.parametrize(
+    ("machine", "priced", "ratio"),
+    [
+        ("n2d-standard-8", "n2d-standard-8 by contract", 1),
+        ("n2d-standard-4", "n2d-standard-8", 0.5),
+        ("n2-standard-8", "n2d-standard-8", None),
+        ("n2d-highcpu-8", "n2d-standard-8", None),
+        ("n2d-custom-8-65536", "n2d-custom-8-32768", None),
+        ("", "n2d-standard-8", None),
+    ],
+)
+def test_a_machine_costs_by_its_cores_beside_one_of_its_type(
+    machine: str, priced: str, ratio: float | None
+) -> None:
+    price = replace(load_prices().region("us-central1").extraction, machine=priced)
+    assert cpu_price_ratio(machine, price) == ratio
 
 
 @pytest.mark.parametrize(

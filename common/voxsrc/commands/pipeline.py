@@ -156,22 +156,25 @@ def _submit(parsed: argparse.Namespace) -> None:
     name. While a run of the name is under way nothing is submitted; nor after it succeeded, without --again.
 
     Before that, the inputs that the arguments of our pipelines name are looked up in their buckets, with your
-    own credentials: audio, lists, trials, tables, a recipe's file, and the feature sets that a recipe or its
-    overrides add. All that are missing are named, and nothing is submitted; of what you may not read, the
-    run's account perhaps may, so that is a warning. Feature sets that the run makes need not exist, nor their
-    audio once they are finished. A local path is refused: the cluster's pods do not have it.
+    own credentials: audio, lists, trials, tables, a recipe's file, and the feature sets and the model that a
+    recipe or its overrides name; so are the buckets that it writes to. All that are missing are named, and
+    nothing is submitted; of what you may not read, the run's account perhaps may, so that is a warning.
+    Feature sets that the run makes need not exist, nor their audio once they are finished. A local path is
+    refused, the cluster's pods do not have it; so is an image that names no registry.
     """
     from voxsrc.pipelines.images import check_images
+    from voxsrc.pipelines.input_check import require_inputs, require_registries
     from voxsrc.pipelines.needs import step_needs
 
     settings = read_settings(parsed)
     path, package, arguments = read_package(parsed, run_name=parsed.run_name)
-    for warning in check_images(step_needs(package, arguments)):
+    needs = step_needs(package, arguments)
+    require_registries(package, needs)
+    for warning in check_images(needs):
         print(f"warning: {warning}", file=sys.stderr)
     experiment = settings.require("VOXSRC_KFP_EXPERIMENT", parsed.experiment, "--experiment")
     api = open_api(parsed, settings)
 
-    from voxsrc.pipelines.input_check import require_inputs
     from voxsrc.pipelines.submission import submit
 
     def check_inputs() -> None:

@@ -67,8 +67,10 @@ def _watch(parsed: argparse.Namespace) -> int:
     Kubeflow's API tells how often a step was tried, not why an attempt ended: --cluster asks the Argo
     workflow in the cluster for that, as long as it is kept. A step's time includes waiting for machines, and
     each pod is charged with a whole machine, so the cost is an upper bound of the machines while steps hold
-    them; steps on Spot are priced as such. It is given for this run, and for all runs of its name that the
-    server still has: a run that was submitted again has cost what its predecessors did, too.
+    them; steps on Spot are priced as such. CPU machines of the size that VOXSRC_CPU_MACHINE_TYPE names cost
+    about as much a core as the price file's; of another type, their cost is not known. It is given for this
+    run, and for all runs of its name that the server still has: a run that was submitted again has cost what
+    its predecessors did, too.
     """
     import time
 
@@ -154,17 +156,34 @@ def _continued(watcher: "Watcher", last: "Snapshot", num_submitted: int) -> bool
 def _pricing(
     parsed: argparse.Namespace, settings: "Settings"
 ) -> "Callable[[RunProgress, list[StepNeeds], datetime], RunCost]":
-    """Prices a run; wrong flags are refused now, a region without prices shows as an unknown cost."""
+    """Prices a run; wrong flags are refused now, a region without prices shows as an unknown cost.
+
+    That a price is an estimate, or a machine without one, is said with the first cost that has such a step.
+    """
     from voxsrc.cost.prices import load_prices
+    from voxsrc.pipelines.machines import Machines
     from voxsrc.pipelines.pools import read_pools
-    from voxsrc.pipelines.run_cost import cost_so_far
+    from voxsrc.pipelines.run_cost import NobodyToAsk, cost_so_far
 
     prices = load_prices(parsed.prices)
     if parsed.region is not None:
         prices.region(parsed.region)
+    said = set[str]()
 
     def price(progress: "RunProgress", needs: "list[StepNeeds]", now: "datetime") -> "RunCost":
         region = settings.require("VOXSRC_REGION", parsed.region, "--region")
-        return cost_so_far(progress, needs, read_pools(), prices, region, now)
+        table = read_pools()
+        pools = Machines(table, NobodyToAsk()).as_made(table, [], settings)
+        cost = cost_so_far(progress, needs, pools, prices, region, now)
+        for machine, priced_as in {(step.machine, step.priced_as) for step in cost.steps if step.priced_as}:
+            if machine not in said:
+                said.add(machine)
+                print(
+                    f"warning: {prices.name} has no price of {machine}: steps on it cost "
+                    f"about as much a core as on {priced_as}, by which they are priced",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        return cost
 
     return price

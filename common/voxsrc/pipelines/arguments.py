@@ -8,12 +8,45 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from voxsrc.config import read_yaml, suggestion
+from voxsrc.config import apply_overrides, read_yaml, suggestion
 from voxsrc.errors import ConfigError
+from voxsrc.pipelines.settings import ROOT
 
 OUR_PIPELINES = ("voxsrc-extract", "voxsrc-train")
 # As the evaluator has them.
 SCORINGS = ("cosine", "mean-distance", "as-norm", "plda")
+# The fields of `trainer.recipe.Recipe`, which needs PyTorch to be imported.
+RECIPE_KEYS = (
+    "encoder",
+    "loss",
+    "learning_rate",
+    "initial_model",
+    "num_steps",
+    "num_epochs",
+    "batch_size",
+    "sampler",
+    "augment",
+    "optimizer",
+    "margin",
+    "fine_tuning",
+    "validation",
+    "seed",
+    "device",
+    "precision",
+    "compile",
+    "channels_last",
+    "deterministic",
+    "data",
+    "log_interval_steps",
+    "checkpoint_interval_s",
+    "mean_time_between_preemptions_s",
+    "keep_checkpoints",
+    "onnx",
+    "wandb_project",
+)
+_RECIPES = ROOT / "components" / "train" / "src" / "trainer" / "recipes"
+# What divides two entries in no list of overrides, and stands in no value but text.
+_COMMA_KEY = re.compile(r",\s*([A-Za-z_][\w.]*)\s*=")
 _PART = re.compile(r"(0|[1-9]\d*)/([1-9]\d*)")
 _SELECTOR_ENDING = "node_selector"
 
@@ -25,7 +58,8 @@ def read_argument_files(files: Iterable[str]) -> dict[str, Any]:
         files: YAML mappings of names to values, local or gs://.
 
     Raises:
-        ConfigError: A file cannot be used, or a name is in two files: which of them was meant, nobody knows.
+        ConfigError: A file cannot be used, or holds nothing, as the redirected output of a command that
+            failed; or a name is in two files: which of them was meant, nobody knows.
         StorageError: A file cannot be read.
     """
     from voxsrc import storage
@@ -34,6 +68,11 @@ def read_argument_files(files: Iterable[str]) -> dict[str, Any]:
     origin: dict[str, str] = {}
     for file in files:
         values = read_yaml(storage.read_bytes(file).decode("utf-8"), file)
+        if not values:
+            raise ConfigError(
+                f"{file}: found no parameters; expected lines NAME: VALUE. If a command wrote it (>{file}), "
+                "that has failed: run it again, or leave the file out"
+            )
         if twice := sorted(values.keys() & given.keys()):
             raise ConfigError(
                 "; ".join(f"{name}: given in {origin[name]} and in {file}" for name in twice)
@@ -45,6 +84,21 @@ def read_argument_files(files: Iterable[str]) -> dict[str, Any]:
     return given
 
 
+def override_entries(overrides: str) -> list[str]:
+    """The entries of the parameter `overrides`, divided by semicolons alone as the trainer does."""
+    return [entry.strip() for entry in overrides.split(";") if entry.strip()]
+
+
+def is_recipe_file(recipe: str) -> bool:
+    """Whether the parameter `recipe` names a file; else it names a recipe that comes with the trainer."""
+    return recipe.endswith((".yaml", ".yml")) or "/" in recipe
+
+
+def shipped_recipes() -> list[str]:
+    """The recipes that come with the trainer; none where this is no checkout of the repository."""
+    return sorted(file.stem for file in _RECIPES.glob("*.yaml"))
+
+
 def check_arguments(arguments: Mapping[str, Any], *, ours: bool) -> None:
     """Checks the arguments that a run is given.
 
@@ -54,7 +108,8 @@ def check_arguments(arguments: Mapping[str, Any], *, ours: bool) -> None:
 
     Raises:
         ConfigError: A node selector with values that are no texts, of any pipeline; in ours also parts that
-            are not all of the shards, an unknown preset or scoring, or numbers out of their range.
+            are not all of the shards, an unknown preset, scoring or recipe, overrides of unknown keys, or
+            numbers out of their range.
     """
     for name, value in arguments.items():
         if name.endswith(_SELECTOR_ENDING):
@@ -108,6 +163,33 @@ def _scoring(name: str, value: str) -> None:
     _one_of(name, value, SCORINGS)
 
 
+def _recipe(name: str, value: str) -> None:
+    if is_recipe_file(value):
+        return
+    names = shipped_recipes()
+    if not value.strip() or (names and value not in names):
+        raise ConfigError(f"{name}: found {value!r}, {suggestion(value, names)}; or a YAML file's gs:// URI")
+
+
+def _overrides(name: str, value: str) -> None:
+    entries = override_entries(value)
+    for entry in entries:
+        key, equals, text = entry.partition("=")
+        if _COMMA_KEY.search(text) and not text.lstrip().startswith(('"', "'")):
+            divided = key + equals + _COMMA_KEY.sub(r"; \1=", text)
+            raise ConfigError(
+                f'{name}: found "{entry}"; expected semicolons between entries: "{divided}" '
+                "(text that is meant to hold a comma and = is put in quotes)"
+            )
+        first = key.strip().partition(".")[0]
+        if equals and first and first not in RECIPE_KEYS:
+            raise ConfigError(f"{name}: {first}: no key of a recipe, {suggestion(first, RECIPE_KEYS)}")
+    try:
+        apply_overrides({}, entries)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
 def _one_of(name: str, value: str, choices: "Sequence[str] | Mapping[str, Any]") -> None:
     if value not in choices:
         raise ConfigError(f"{name}: found {value!r}, {suggestion(value, choices)}")
@@ -123,10 +205,31 @@ def _at_least_one(name: str, value: int) -> None:
         raise ConfigError(f"{name}: found {value}; expected 1 or more")
 
 
+def _not_negative(name: str, value: int) -> None:
+    if value < 0:
+        raise ConfigError(f"{name}: found {value}; expected 0 or more")
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ConfigError(f"{name}: found {value:g}; expected a share between 0 and 1, such as 0.05")
+
+
+def _fraction(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name}: found {value:g}; expected a fraction from 0 to 1")
+
+
 _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     "parts": _parts,
     "preset": _preset,
     "scoring": _scoring,
     "num_gpus": _num_gpus,
     "num_workers": _at_least_one,
+    "num_shards": _not_negative,
+    "max_rejected": _fraction,
+    "recipe": _recipe,
+    "overrides": _overrides,
+    "p_target": _share,
+    "num_resamples": _not_negative,
 }

@@ -1,25 +1,54 @@
 """Whether the inputs of a run exist, asked before it is submitted and with the rights of who asks.
 
-The run may be hours old when a step first reads an input. What cannot be asked from here is no error: the
-pods act as an account of their own, which may have the rights that the caller lacks.
+So are the buckets of its outputs. The run may be hours old when a step first reads an input. What cannot be
+asked from here is no error: the pods act as an account of their own, which may have the rights that the
+caller lacks.
 """
 
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from voxsrc import storage
 from voxsrc.config import read_yaml
 from voxsrc.errors import ConfigError, CorpusError, NotFoundError, PermissionDeniedError, StorageError
+from voxsrc.pipelines.arguments import OUR_PIPELINES
 from voxsrc.pipelines.checks import Check
 from voxsrc.pipelines.inputs import Place, recipe_places, run_places
+from voxsrc.pipelines.needs import StepNeeds
 from voxsrc.pipelines.package import Package
+from voxsrc.storage.uri import split_bucket
 
 # Somebody waits for the answer; a step would go on for ten minutes.
 PATIENCE_S = 20
 _PATIENCE = "VOXSRC_STORAGE_DEADLINE_S"
+# As `voxsrc.models.stored` has it, which needs PyTorch to be imported.
+MODEL_DESCRIPTION = "model.yaml"
+
+
+def require_registries(package: Package, needs: Iterable[StepNeeds]) -> None:
+    """Checks that the images of a pipeline of ours say from where the cluster is to pull them.
+
+    Args:
+        package: The pipeline; others may well use images of Docker Hub.
+        needs: Of its steps.
+
+    Raises:
+        ConfigError: Some name no registry, as those do that our packages come with; all are named.
+    """
+    if package.name not in OUR_PIPELINES:
+        return
+    images = {need.image for need in needs if need.image is not None}
+    if local := sorted(image for image in images if image.strip() and "/" not in image):
+        noun = "the image names" if len(local) == 1 else "the images name"
+        raise ConfigError(
+            f"{', '.join(local)}: {noun} no registry, so "
+            "that the cluster would look on Docker Hub; expected REGISTRY/NAME@sha256:…, as this prints: "
+            "common/containers/build_images.sh --push --yaml >env/run/images.yaml; then give "
+            "--arguments env/run/images.yaml"
+        )
 
 
 def require_inputs(package: Package, arguments: Mapping[str, Any], warn: Callable[[str], None]) -> None:
@@ -52,7 +81,7 @@ def require_inputs(package: Package, arguments: Mapping[str, Any], warn: Callabl
 
 
 def check_inputs(package: Package, arguments: Mapping[str, Any]) -> list[Check]:
-    """One check for each place that the arguments name; an output's is only that it lies in a bucket.
+    """One check for each place that the arguments name; an output's is that its bucket exists.
 
     Raises:
         ConfigError: The overrides are none, or a recipe's file is not YAML.
@@ -79,17 +108,22 @@ class _Lookup:
     def __init__(self) -> None:
         self.recipe: Mapping[str, Any] = {}
         self._nothing_answers = ""
+        self._buckets: dict[str, StorageError | None] = {}
 
     def check(self, place: Place) -> Check:
         """What became of one place."""
         try:
             problem = _misnamed(place)
-            if problem is None and place.kind != "output":
+            if problem is None:
                 if self._nothing_answers:
                     return Check(what=place.parameter, state="unknown", found=self._nothing_answers)
                 problem = self._absence(place)
         except (NotFoundError, CorpusError) as error:
-            problem = str(error), "copy what is missing there, or correct the name"
+            is_output = place.kind == "output"
+            problem = (
+                str(error),
+                f"{'make it' if is_output else 'copy what is missing there'}, or correct the name",
+            )
         except StorageError as error:
             # Of what is wrong with the name alone nothing else is the cause.
             if error.__cause__ is None and not isinstance(error, PermissionDeniedError):
@@ -114,14 +148,34 @@ class _Lookup:
                     f"{uri} is no finished feature set, as it has no manifest.json",
                     "finish its extraction, or correct the name",
                 )
-            case "audio" if not (place.feature_set and _is_finished(place.feature_set)):
+            case "audio" if not (place.feature_set and _is_made(place.feature_set)):
                 _open_audio(uri)
+            case "model" if not storage.exists(storage.join(uri, MODEL_DESCRIPTION)):
+                return (
+                    f"{uri} is no folder of a trained model, as it has no {MODEL_DESCRIPTION}",
+                    "finish its training, or correct the name (a training's model is TRAINING/model)",
+                )
+            case "output":
+                self._look_for_bucket(uri)
             case "file" if not storage.exists(uri):
                 return (
                     f"{uri} does not exist",
                     f"copy the file there, or correct the name: gcloud storage ls {storage.parent(uri)}/",
                 )
         return None
+
+    def _look_for_bucket(self, uri: str) -> None:
+        """Asks once for each bucket; raises NotFoundError, or PermissionDeniedError if that is not known."""
+        bucket, _ = split_bucket(uri)
+        if bucket not in self._buckets:
+            try:
+                # of what lies there, if anything, only the answer matters
+                _is_empty(uri)
+                self._buckets[bucket] = None
+            except (NotFoundError, PermissionDeniedError) as error:
+                self._buckets[bucket] = error
+        if (problem := self._buckets[bucket]) is not None:
+            raise problem
 
 
 def _misnamed(place: Place) -> tuple[str, str] | None:
@@ -143,6 +197,14 @@ def _is_finished(feature_set: str) -> bool:
     from voxsrc.feature_set.manifest import MANIFEST_NAME
 
     return storage.exists(storage.join(feature_set, MANIFEST_NAME))
+
+
+def _is_made(feature_set: str) -> bool:
+    """Whether an output is a finished feature set; that its bucket is missing, its own check says."""
+    try:
+        return _is_finished(feature_set)
+    except NotFoundError:
+        return False
 
 
 def _open_audio(uri: str) -> None:

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from voxsrc.config import apply_overrides
 from voxsrc.errors import ConfigError, VoxsrcError
-from voxsrc.pipelines.arguments import OUR_PIPELINES
+from voxsrc.pipelines.arguments import OUR_PIPELINES, is_recipe_file, override_entries
 from voxsrc.pipelines.package import Package
 from voxsrc.sources import audio_uris
 
-Kind = Literal["audio", "features", "file", "recipe", "output"]
+Kind = Literal["audio", "features", "file", "recipe", "model", "output"]
 
 # The last word of a component's input → what it names.
 _KINDS: Mapping[str, Kind] = {
@@ -88,24 +88,24 @@ def run_places(package: Package, arguments: Mapping[str, Any]) -> list[Place]:
 
 
 def recipe_places(recipe: Mapping[str, Any], overrides: str) -> list[Place]:
-    """The feature sets that a training reads besides the speech: noise and music to add.
+    """What a training reads besides the speech: noise, music, a model to begin with.
 
     Args:
-        recipe: As its file has it; empty for one that comes with the trainer, as none of those names a set.
-        overrides: The parameter of that name, divided by semicolons alone as the trainer does.
+        recipe: As its file has it; empty for one that comes with the trainer, as none of those names a place.
+        overrides: The parameter of that name.
 
     Raises:
         ConfigError: An override is none.
     """
-    entries = [entry.strip() for entry in overrides.split(";") if entry.strip()]
+    entries = override_entries(overrides)
     try:
-        given = {key for key, _ in _feature_sets(apply_overrides({}, entries))}
+        given = {key for key, _, _ in _recipe_uris(apply_overrides({}, entries))}
         changed = apply_overrides(recipe, entries)
     except ConfigError as error:
         raise ConfigError(f"overrides: {error}") from error
     return [
-        Place(parameter=f"{'overrides' if key in given else 'recipe'}: {key}", uri=uri, kind="features")
-        for key, uri in _feature_sets(changed)
+        Place(parameter=f"{'overrides' if key in given else 'recipe'}: {key}", uri=uri, kind=kind)
+        for key, uri, kind in _recipe_uris(changed)
     ]
 
 
@@ -141,7 +141,7 @@ def _places(parameter: str, value: str, uses: list[_Use], values: Mapping[str, A
     if not kinds:
         return
     kind: Kind = "output" if "output" in kinds else kinds[0]
-    if kind == "recipe" and not value.endswith((".yaml", ".yml")) and "/" not in value:
+    if kind == "recipe" and not is_recipe_file(value):
         return  # one that comes with the trainer
     sets = {use.planned_set for use in uses}
     planned = sets.pop() if kind == "audio" and len(sets) == 1 else None
@@ -156,6 +156,14 @@ def _places(parameter: str, value: str, uses: list[_Use], values: Mapping[str, A
             raise ConfigError(f"{parameter}: {error}") from error
     for uri in uris:
         yield Place(parameter=parameter, uri=uri, kind=kind, feature_set=feature_set)
+
+
+def _recipe_uris(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, Kind]]:
+    """Key, URI and kind of each place that a recipe reads."""
+    if isinstance(model := recipe.get("initial_model"), str):
+        yield "initial_model", model, "model"
+    for key, uri in _feature_sets(recipe):
+        yield key, uri, "features"
 
 
 def _feature_sets(recipe: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

@@ -4,8 +4,9 @@ An upper bound of what the machines cost while steps held them: each pod is char
 several pods for CPUs may share one, and for its step's time from the first attempt to the end or now, with
 the waits for a machine between attempts, which are not billed; the API tells no more. Left out are the
 minutes that a node stays before the autoscaler takes it, control plane, permanent pool, disks and bucket
-(`voxsrc cost` has the latter four). A run that was submitted again is one of several with its name, whose
-costs add up.
+(`voxsrc cost` has the latter four). Of machines without GPUs the price file has one: those of another size
+cost about as much a core, as Google's prices do; of those of another type the cost is not known. A run that
+was submitted again is one of several with its name, whose costs add up.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from voxsrc.cost.prices import MachinePrice, Prices
+from voxsrc.pipelines.machines import MachineSize, size_of_name
 from voxsrc.pipelines.needs import StepNeeds
 from voxsrc.pipelines.pools import Pool, fitting
 from voxsrc.pipelines.progress import RunProgress, without_items
@@ -30,6 +32,7 @@ class StepCost:
         provisioning: spot, on-demand, or either where the step's node selector leaves it open.
         spot_usd: At Spot prices.
         on_demand_usd: At those on demand.
+        priced_as: The machine of another size whose price was scaled; empty if it is this one's.
     """
 
     step: str
@@ -37,6 +40,7 @@ class StepCost:
     provisioning: str
     spot_usd: float
     on_demand_usd: float
+    priced_as: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,7 @@ class RunCost:
 
     Attributes:
         steps: Those that have begun and whose machine is known.
-        unknown: Steps that have begun on machines that no pool of ours describes.
+        unknown: Steps that have begun on machines that no pool of ours describes, or that have no price.
     """
 
     steps: tuple[StepCost, ...]
@@ -118,7 +122,7 @@ def cost_so_far(
     Args:
         progress: The run.
         needs: Of its package with its arguments.
-        pools: Of gcp-cluster.
+        pools: Of gcp-cluster, with the machines of its settings (`Machines.as_made`).
         prices: A price file.
         region: One of its regions; raises ConfigError, with what there is, if it is none.
         now: The time, for steps that run.
@@ -136,6 +140,9 @@ def cost_so_far(
             unknown.append(step.step)
             continue
         price, num_prices = _price(fits[0], prices, region)
+        if num_prices is None:
+            unknown.append(step.step)
+            continue
         provisionings = {pool.provisioning for pool in fits}
         known.append(
             StepCost(
@@ -144,16 +151,47 @@ def cost_so_far(
                 provisioning=provisionings.pop() if len(provisionings) == 1 else "either",
                 spot_usd=hours * num_prices * price.spot_usd_per_hour,
                 on_demand_usd=hours * num_prices * price.on_demand_usd_per_hour,
+                priced_as="" if fits[0].gpus or num_prices == 1 else price.machine,
             )
         )
     return RunCost(steps=tuple(known), unknown=tuple(unknown))
 
 
-def _price(pool: Pool, prices: Prices, region: str) -> tuple[MachinePrice, int]:
-    """The price of a pool's machine, or of one of its GPUs, and how often it is paid for a node."""
+def cpu_price_ratio(machine_type: str, price: MachinePrice) -> float | None:
+    """What a machine without GPUs costs beside the one of the price file, by its cores.
+
+    Args:
+        machine_type: As Google names it.
+        price: Its `machine` begins with such a name.
+
+    Returns:
+        1 for the same machine; None for one of another type, such as n2-standard or n2d-highmem beside
+        n2d-standard, whose cores cost otherwise, or whose size its name does not tell.
+    """
+    priced = price.machine.partition(" ")[0]
+    if machine_type == priced:
+        return 1.0
+    size = size_of_name(machine_type)
+    is_other = machine_type.rpartition("-")[0] != priced.rpartition("-")[0]
+    if size is None or is_other or "custom" in machine_type:
+        return None
+    return size.vcpus / price.vcpus
+
+
+def _price(pool: Pool, prices: Prices, region: str) -> tuple[MachinePrice, float | None]:
+    """The price of a machine, or of one of its GPUs, and how often it is paid for a node, None if unknown."""
     if pool.gpus:
         return prices.gpu(region, pool.gpu, pool.gpus), pool.gpus
-    return prices.region(region).extraction, 1
+    price = prices.region(region).extraction
+    return price, cpu_price_ratio(pool.machine_type, price)
+
+
+class NobodyToAsk:
+    """For `Machines`: sizes are told by names alone, without asking Google."""
+
+    def machine_size(self, machine_type: str) -> MachineSize | None:
+        """None, of any."""
+        return None
 
 
 def as_mapping(cost: RunCost) -> Mapping[str, object]:
@@ -166,6 +204,7 @@ def as_mapping(cost: RunCost) -> Mapping[str, object]:
         "steps": {
             step.step: {
                 "machine": step.machine,
+                "priced_as": step.priced_as or None,
                 "provisioning": step.provisioning,
                 "usd_spot": round(step.spot_usd, 4),
                 "usd_on_demand": round(step.on_demand_usd, 4),
