@@ -28,7 +28,9 @@ from voxsrc.errors import ConfigError
 from voxsrc.kfp_output import write_executor_output
 from voxsrc.pipelines import local
 from voxsrc.pipelines.containers import LocalStep, log_lines
+from voxsrc.pipelines.images import COMPONENTS
 from voxsrc.pipelines.local import LocalRun, PipelineError, run_local
+from voxsrc.pipelines.package import load_package, package_path
 
 IMAGES = {f"voxsrc-{name}:0.1.0" for name in ("feature-extractor", "train", "evaluate")}
 # What each step writes below its --output.
@@ -382,9 +384,21 @@ def test_an_image_for_a_component_that_the_pipeline_has_not_is_an_error_before_a
         ConfigError, match=r"feature_extractor=mine:3: did you mean feature-extractor\? \(known:"
     ):
         run_local("train", arguments, images={"feature_extractor": "mine:3"}, root=tmp_path / "root")
-    with pytest.raises(ConfigError, match=r"train=mine:3: known: feature-extractor$"):
-        run_local("extract", extract, images={"train": "mine:3"}, root=tmp_path / "root")
+    with pytest.raises(ConfigError, match=r"trane=mine:3: known: feature-extractor$"):
+        run_local("extract", extract, images={"trane": "mine:3"}, root=tmp_path / "root")
     assert engine.ran == []
+
+
+def test_one_list_of_images_serves_every_pipeline(
+    engine: FakeDocker, extract: dict[str, Any], tmp_path: Path
+) -> None:
+    train = load_package(package_path("train"))
+    executors = train.spec["deploymentSpec"]["executors"].values()
+    assert {local._component(executor["container"]["image"]) for executor in executors} == COMPONENTS
+    engine.images_here |= {"mine:3"}
+    images = {name: "mine:3" if name == "feature-extractor" else "elsewhere:1" for name in COMPONENTS}
+    run_local("extract", extract, images=images, root=tmp_path / "root")
+    assert {ran["image"] for ran in engine.ran} == {"mine:3"}
 
 
 def test_an_image_that_is_not_here_is_an_error_before_anything_runs(

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from voxsrc.errors import ConfigError
 from voxsrc.pipelines.needs import StepNeeds
 
+# All that build_images.sh builds, whichever of them a pipeline runs.
+COMPONENTS = frozenset({"feature-extractor", "train", "evaluate"})
+
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 
 

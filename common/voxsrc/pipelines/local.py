@@ -23,6 +23,7 @@ from typing import Any
 from voxsrc.config import suggestion
 from voxsrc.errors import ConfigError, VoxsrcError
 from voxsrc.pipelines.containers import STEP_VARIABLE, Containers, Engine, LocalStep
+from voxsrc.pipelines.images import COMPONENTS
 from voxsrc.pipelines.package import Package, load_package, package_path
 
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['pipelinechannel--(\w+)'\]\}\}")
@@ -184,7 +185,8 @@ def _localised(
     values = package.effective(arguments)
     executors = spec["deploymentSpec"]["executors"]
     components = {_component(executor["container"]["image"]) for executor in executors.values()} - {""}
-    if unknown := sorted(images.keys() - components):
+    # One list of images serves every pipeline: what this one does not run is not looked at.
+    if unknown := sorted(images.keys() - components - COMPONENTS):
         reasons = (f"{key}={images[key]}: {suggestion(key, components)}" for key in unknown)
         raise ConfigError(f"no such component in pipeline {package.name}: {'; '.join(reasons)}")
     for label, executor in executors.items():
