@@ -5,7 +5,9 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,19 @@ from corpora import write_corpus
 MEMBERS = {f"id{n}/s/{n}.wav": wav(noise(0.3, seed=n)) for n in range(4)}
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """The fork server's socket lies in it, whose whole path has at most 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="voxsrc-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_it_ends_at_once_and_leaves_no_temporary_files_and_no_workers(
-    tmp_path: Path, feature_extractor: Command, num_workers: int
+    tmp_path: Path, feature_extractor: Command, short_folder: Path, num_workers: int
 ) -> None:
-    corpus, output, temporary = write_corpus(tmp_path, MEMBERS), tmp_path / "set", tmp_path / "tmp"
-    temporary.mkdir()
+    temporary = short_folder
+    corpus, output = write_corpus(tmp_path, MEMBERS), tmp_path / "set"
     what = ["--audio", corpus.audio, "--list", corpus.list, "--output", str(output), "--num-shards", "4"]
     assert feature_extractor("plan", *what).code == 0
     held = tmp_path / "audio/id3/s/3.wav"
@@ -46,7 +55,11 @@ def test_it_ends_at_once_and_leaves_no_temporary_files_and_no_workers(
     opened: queue.Queue[int] = queue.Queue()
     # It opens for writing as soon as whoever makes the shard has opened it for reading, and waits.
     threading.Thread(target=lambda: opened.put(os.open(held, os.O_WRONLY)), daemon=True).start()
-    pipe = opened.get(timeout=60)
+    try:
+        pipe = opened.get(timeout=60)
+    except queue.Empty:
+        process.kill()
+        pytest.fail(f"it never came to that file: {process.communicate()[1]}")
     assert bool(list(temporary.iterdir())) == (num_workers > 1)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)

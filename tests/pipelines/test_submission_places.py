@@ -110,8 +110,8 @@ def test_a_bucket_that_the_caller_may_not_list_is_a_warning(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = arguments_in(bucket)
-    arguments |= {name: f"gs://somebody-elses/{name}" for name in ("training", "evaluation")}
-    gcs_server.fail("status", status=403, path="/b/somebody-elses/o", times=9)
+    arguments |= {name: f"gs://other-bucket/{name}" for name in ("training", "evaluation")}
+    gcs_server.fail("status", status=403, path="/b/other-bucket/o", times=9)
     assert voxsrc_pipeline(*submitting(arguments)) == 0
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: evaluation, training: not checked whether they exist")
