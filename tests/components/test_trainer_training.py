@@ -733,6 +733,24 @@ class TestRehearsal:
         assert lengths == [20]
         assert Result.of(tmp_path / "run") == Result.of(tmp_path / "plain")
 
+    def test_what_is_compiled_trains_alike(
+        self, trainer: Command, arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By a backend that captures the graphs, and computes them as they are: no compiler is needed."""
+        graphs = []
+
+        def backend(module: nn.Module, _: list[Tensor]) -> nn.Module:
+            graphs.append(module)
+            return module
+
+        tuning = {"num_steps": 4, "crop_frames": 30, "learning_rate": {"kind": "constant", "initial": 1e-3}}
+        changes = {"num_steps": 6, "fine_tuning": tuning}
+        assert trainer(*arguments(output=tmp_path / "plain", **changes)).code == 0
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+        assert trainer(*arguments("--set", "compile=true", **changes)).code == 0
+        assert len(graphs) >= 2, "one of each crop length"
+        assert Result.of(tmp_path / "run").history == Result.of(tmp_path / "plain").history
+
     @pytest.mark.parametrize("required", [True, False])
     def test_what_cannot_be_compiled_is_said_at_once(
         self, features: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, required: bool

@@ -306,10 +306,10 @@ class Training:
             return encoder
         batches = [self.loader(self._stage_of(step)).batch(step) for step in first_steps]
         required = self.recipe.compile is True
-        if compiles and (
-            result := compiled(encoder, batches, required=required, world=self.world, autocast=self._autocast)
-        ):
-            return result
+        if compiles:
+            result = compiled(encoder, batches, required=required, world=self.world, autocast=self._autocast)
+            if result is not None:  # a compiled module has a length, and asks the encoder for it
+                return result
         rehearse(encoder, batches, world=self.world, autocast=self._autocast)
         return encoder
 
