@@ -2,20 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
+from voxsrc import recipes
 from voxsrc.errors import ConfigError
-from voxsrc.pipelines import arguments as argument_checks
 from voxsrc.pipelines.arguments import (
     OUR_PIPELINES,
     RECIPE_KEYS,
     SCORINGS,
     check_arguments,
-    shipped_recipes,
 )
 from voxsrc.pipelines.package import load_package, package_from, package_path, read_arguments
+from voxsrc.recipes import shipped_recipes
 
 
 def given(name: str, **arguments: str) -> list[str]:
@@ -124,13 +123,13 @@ def test_arguments_with_which_a_run_can_end_are_taken(arguments: dict[str, str])
 def test_what_is_known_of_recipes_is_what_the_trainer_says() -> None:
     recipe = pytest.importorskip("trainer.recipe")
     assert [field.name for field in fields(recipe.Recipe)] == list(RECIPE_KEYS)
-    assert shipped_recipes() == recipe.recipe_names()
+    assert list(shipped_recipes()) == recipe.recipe_names()
 
 
 def test_where_the_recipes_are_not_at_hand_any_name_is_taken(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(argument_checks, "_RECIPES", tmp_path / "none")
+    monkeypatch.setattr(recipes, "_PACKAGE", "no_such_trainer.recipes")
     check_arguments({"recipe": "of_my_image"}, ours=True)
     with pytest.raises(ConfigError, match="recipe: found ' '"):
         check_arguments({"recipe": " "}, ours=True)

@@ -3,15 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from voxsrc import storage
 from voxsrc.config import from_mapping, read_yaml, suggestion
 from voxsrc.errors import ConfigError
-
-# Data files of the train component, found by name: common does not import a component's code.
-_RECIPES = "trainer.recipes"
+from voxsrc.recipes import shipped_recipes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,16 +112,11 @@ def _part(mapping: Mapping[str, Any], key: str, names: tuple[str, ...]) -> dict[
 def _text(recipe: str) -> str:
     if storage.is_remote(recipe) or recipe.endswith((".yaml", ".yml")):
         return storage.read_bytes(recipe).decode(errors="replace")
-    try:
-        files = {
-            file.name.removesuffix(".yaml"): file
-            for file in resources.files(_RECIPES).iterdir()
-            if file.name.endswith(".yaml")
-        }
-    except ModuleNotFoundError as error:
+    files = shipped_recipes()
+    if not files:
         raise ConfigError(
             f"there is no trainer here to look up the recipe {recipe!r}; give the path of a YAML file"
-        ) from error
+        )
     if recipe not in files:
         raise ConfigError(f"there is no recipe {recipe!r}: {suggestion(recipe, files)}, or a YAML file")
     return files[recipe].read_text()

@@ -10,7 +10,7 @@ from typing import Any
 
 from voxsrc.config import apply_overrides, read_yaml, suggestion
 from voxsrc.errors import ConfigError
-from voxsrc.pipelines.settings import ROOT
+from voxsrc.recipes import shipped_recipes
 
 OUR_PIPELINES = ("voxsrc-extract", "voxsrc-train")
 # As the evaluator has them.
@@ -44,7 +44,6 @@ RECIPE_KEYS = (
     "onnx",
     "wandb_project",
 )
-_RECIPES = ROOT / "components" / "train" / "src" / "trainer" / "recipes"
 # What divides two entries in no list of overrides, and stands in no value but text.
 _COMMA_KEY = re.compile(r",\s*([A-Za-z_][\w.]*)\s*=")
 _PART = re.compile(r"(0|[1-9]\d*)/([1-9]\d*)")
@@ -92,11 +91,6 @@ def override_entries(overrides: str) -> list[str]:
 def is_recipe_file(recipe: str) -> bool:
     """Whether the parameter `recipe` names a file; else it names a recipe that comes with the trainer."""
     return recipe.endswith((".yaml", ".yml")) or "/" in recipe
-
-
-def shipped_recipes() -> list[str]:
-    """The recipes that come with the trainer; none where this is no checkout of the repository."""
-    return sorted(file.stem for file in _RECIPES.glob("*.yaml"))
 
 
 def check_arguments(arguments: Mapping[str, Any], *, ours: bool) -> None:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,8 +16,7 @@ from voxsrc import storage
 from voxsrc.config import apply_overrides, from_mapping, read_yaml, suggestion, to_mapping
 from voxsrc.errors import ConfigError
 from voxsrc.models.encoder import EncoderConfig
-
-_RECIPES = "trainer.recipes"
+from voxsrc.recipes import shipped_recipes
 
 # These change where and how fast a training runs, not what it computes: a restart may set them anew. What is
 # read is compared by its content, wherever it lies.
@@ -244,8 +242,7 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """The recipes that come with the trainer."""
-    files = resources.files(_RECIPES).iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+    return list(shipped_recipes())
 
 
 def differing_keys(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -274,10 +271,10 @@ def _text(name_or_file: str) -> str:
             return storage.read_bytes(name_or_file).decode()
         except UnicodeDecodeError as error:
             raise ConfigError(f"{name_or_file}: not YAML, not even text in UTF-8 ({error})") from error
-    names = recipe_names()
-    if name_or_file not in names:
+    recipes = shipped_recipes()
+    if name_or_file not in recipes:
         raise ConfigError(
-            f"there is no recipe {name_or_file!r}: {suggestion(name_or_file, names)}, or the path of a "
+            f"there is no recipe {name_or_file!r}: {suggestion(name_or_file, recipes)}, or the path of a "
             "YAML file"
         )
-    return resources.files(_RECIPES).joinpath(f"{name_or_file}.yaml").read_text()
+    return recipes[name_or_file].read_text()
