@@ -28,18 +28,20 @@ def container(
     """The image, with the features and a folder to write to; gigabytes, which are removed at the end."""
     wheels, out = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("out")
     out.chmod(0o777)  # the container's user is nobody here
-    for name in ("train", "build"):
-        requirements = ROOT / "env" / f"requirements-{name}.txt"
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-        done = subprocess.run(
-            [*pip, "--dest", wheels, "--requirement", requirements],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    built = build("train", "--wheels", wheels, "--tag", TAG)
-    shutil.rmtree(wheels)
+    try:
+        for name in ("train", "build"):
+            requirements = ROOT / "env" / f"requirements-{name}.txt"
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+            done = subprocess.run(
+                [*pip, "--dest", wheels, "--requirement", requirements],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+        built = build("train", "--wheels", wheels, "--tag", TAG)
+    finally:
+        shutil.rmtree(wheels)
     of = type(confined({}))
     yield of(docker, f"{built['image']}:{TAG}", {"/features:ro": features, "/out": out})
     version = docker("image", "inspect", "--format", "{{json .RepoTags}}", f"voxsrc-train:{TAG}")
