@@ -107,6 +107,9 @@ class KfpServer:
                 scripted = self.answers.get(identity, [])
                 changed = scripted.pop(0) if len(scripted) > 1 else (scripted or [{}])[0]
                 return 200, self.runs[identity] | changed
+            case "DELETE", ["runs", identity] if identity in self.runs:
+                del self.runs[identity]
+                return 200, {}
         return 404, {"code": 5, "message": f"{path} not found"}
 
     def _named(self, objects: Mapping[str, dict[str, Any]], request: Request) -> list[dict[str, Any]]:
@@ -161,7 +164,7 @@ def _handler(server: KfpServer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = _respond  # noqa: N815 - names that http.server calls
+        do_GET = do_POST = do_DELETE = _respond  # noqa: N815 - names that http.server calls
 
         def _body(self, raw: bytes) -> Any:
             kind = self.headers.get("Content-Type", "")

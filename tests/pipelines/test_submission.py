@@ -138,7 +138,11 @@ def test_a_succeeded_run_is_reported_and_repeated_only_again(
     kfp_server: KfpServer, voxsrc_pipeline: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kfp_server.add_run("first", "FAILED")
-    identity = kfp_server.add_run("first", "SUCCEEDED")
+    assert voxsrc_pipeline(*SUBMIT, "--allow-changes") == 0
+    *_, identity = kfp_server.runs
+    kfp_server.runs[identity]["state"] = "SUCCEEDED"
+    kfp_server.requests.clear()
+    capsys.readouterr()
     assert voxsrc_pipeline(*SUBMIT) == 0
     assert not kfp_server.sent("POST", "/runs")
     assert identity in (out := capsys.readouterr().out) and "nothing was submitted" in out

@@ -152,7 +152,8 @@ def test_only_the_newest_run_of_a_name_is_continued(
 ) -> None:
     older, newer = add_run(kfp_server), add_run(kfp_server, state)
     done = resubmit(api, older, lambda _: [DELETED], warn=print, pause=print)
-    assert (done.run_id, done.reason) == (None, f"run {newer} of the same name {words}")
+    assert (done.run_id, done.submitted) == (newer, False)
+    assert done.reason == f"run {newer} of the same name {words}, and is followed"
     assert created(kfp_server) == []
 
 

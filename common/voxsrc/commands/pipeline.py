@@ -154,13 +154,16 @@ def _submit(parsed: argparse.Namespace) -> None:
     A name stands for one piece of work. If its newest run failed or was terminated, a new one with the same
     arguments continues it: finished feature sets, checkpoints and models lie at the URIs that the arguments
     name. While a run of the name is under way nothing is submitted; nor after it succeeded, without --again.
+    Another pipeline or other arguments than the newest run's are refused, without --allow-changes, or --again
+    after a success. Of two runs that are submitted at once, the second is deleted.
 
     Before that, the inputs that the arguments of our pipelines name are looked up in their buckets, with your
     own credentials: audio, lists, trials, tables, a recipe's file, and the feature sets and the model that a
     recipe or its overrides name; so are the buckets that it writes to. All that are missing are named, and
     nothing is submitted; of what you may not read, the run's account perhaps may, so that is a warning.
     Feature sets that the run makes need not exist, nor their audio once they are finished. A local path is
-    refused, the cluster's pods do not have it; so is an image that names no registry.
+    refused, the cluster's pods do not have it; so are an image that names no registry, and an output at the
+    place of another or of an input.
     """
     from voxsrc.pipelines.images import check_images
     from voxsrc.pipelines.input_check import require_inputs, require_registries

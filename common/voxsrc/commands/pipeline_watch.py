@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from voxsrc.pipelines.kfp_api import KubeflowApi
     from voxsrc.pipelines.needs import StepNeeds
     from voxsrc.pipelines.progress import RunProgress
+    from voxsrc.pipelines.resubmission import Resubmission
     from voxsrc.pipelines.run_cost import RunCost
     from voxsrc.pipelines.settings import Settings
     from voxsrc.pipelines.watching import Snapshot, Watcher
@@ -62,15 +63,15 @@ def _watch(parsed: argparse.Namespace) -> int:
     other retry policies, and after 50 times, the run is FAILED (`voxsrc pipeline preflight` tells). With
     --resubmit a new run of the same name, with the same pipeline and arguments, then continues it, up to 50
     times, and is followed instead. A run in which a step failed by itself, or which somebody terminated, is
-    not submitted again.
+    not submitted again. Several may watch one run in this way: what one of them has submitted, all follow.
 
     Kubeflow's API tells how often a step was tried, not why an attempt ended: --cluster asks the Argo
     workflow in the cluster for that, as long as it is kept. A step's time includes waiting for machines, and
     each pod is charged with a whole machine, so the cost is an upper bound of the machines while steps hold
     them; steps on Spot are priced as such. CPU machines of the size that VOXSRC_CPU_MACHINE_TYPE names cost
-    about as much a core as the price file's; of another type, their cost is not known. It is given for this
-    run, and for all runs of its name that the server still has: a run that was submitted again has cost what
-    its predecessors did, too.
+    about as much a core as the price file's, which makes it an estimate, no bound; of another type, their
+    cost is not known. It is given for this run, and for all runs of its name that the server still has: a run
+    that was submitted again has cost what its predecessors did, too.
     """
     import time
 
@@ -94,9 +95,10 @@ def _watch(parsed: argparse.Namespace) -> int:
         last = _follow(watcher, api, parsed)
         num_submitted = 0
         while parsed.resubmit and last.progress.state == "FAILED":
-            if not _continued(watcher, last, num_submitted):
+            done = _continued(watcher, last, num_submitted)
+            if done is None:
                 break
-            num_submitted += 1
+            num_submitted += done.submitted
             last = _follow(watcher, api, parsed)
     except KeyboardInterrupt:
         print(
@@ -123,16 +125,20 @@ def _follow(watcher: "Watcher", api: "KubeflowApi", parsed: argparse.Namespace) 
     raise AssertionError("the last snapshot is of a run that has ended")
 
 
-def _continued(watcher: "Watcher", last: "Snapshot", num_submitted: int) -> bool:
-    """Submits the run again if preemptions ended it, and lets `watcher` follow that; says what it did."""
+def _continued(watcher: "Watcher", last: "Snapshot", num_submitted: int) -> "Resubmission | None":
+    """Submits the run again if preemptions ended it, and lets `watcher` follow that; says what it did.
+
+    Returns:
+        None if there is no other run to follow.
+    """
     from voxsrc.pipelines.resubmission import MOST_RESUBMISSIONS, resubmit
 
     name = last.progress.name
     if num_submitted == MOST_RESUBMISSIONS:
         print(f"run {name!r}: not submitted again, as it was {num_submitted} times", file=sys.stderr)
-        return False
+        return None
     if watcher.attempts is None:
-        return False
+        return None
     done = resubmit(
         watcher.api,
         watcher.run_id,
@@ -143,14 +149,11 @@ def _continued(watcher: "Watcher", last: "Snapshot", num_submitted: int) -> bool
     )
     if done.run_id is None:
         print(f"run {name!r}: not submitted again: {done.reason}", file=sys.stderr, flush=True)
-        return False
-    print(
-        f"run {name!r} lost its machine ({done.reason}); submitted again: {watcher.api.link(done.run_id)}",
-        file=sys.stderr,
-        flush=True,
-    )
+        return None
+    words = f" lost its machine ({done.reason}); submitted again" if done.submitted else f": {done.reason}"
+    print(f"run {name!r}{words}: {watcher.api.link(done.run_id)}", file=sys.stderr, flush=True)
     watcher.turn_to(done.run_id)
-    return True
+    return done
 
 
 def _pricing(
@@ -179,8 +182,8 @@ def _pricing(
             if machine not in said:
                 said.add(machine)
                 print(
-                    f"warning: {prices.name} has no price of {machine}: steps on it cost "
-                    f"about as much a core as on {priced_as}, by which they are priced",
+                    f"warning: {prices.name} has no price of {machine}: what steps on it cost is estimated "
+                    f"by that of {priced_as}",
                     file=sys.stderr,
                     flush=True,
                 )

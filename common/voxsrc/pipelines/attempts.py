@@ -29,10 +29,20 @@ manager of kubelet; `markFailedAndDeletePod` of Kubernetes' pod garbage collecto
 gcp-cluster/kubeflow/workflow_controller.yaml has Argo retry all these.
 """
 
+import base64
+import json
 import re
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from voxsrc.errors import VoxsrcError
 from voxsrc.pipelines.progress import step_of
+
+# Of a workflow's nodes as JSON; compressed they are at most the 1.5 MiB that Kubernetes takes of an object.
+MOST_BYTES = 64 * 2**20
+_GZIP = 16 + zlib.MAX_WBITS
 
 _TAKEN = re.compile(
     r"node shutdown|node is shutting down|preempt|evict|node is not ready|node was terminated"
@@ -41,6 +51,10 @@ _TAKEN = re.compile(
     r"|pod failed before|main: error \(exit code (137|143)\)|(init|wait): error \(exit code 64\)",
     re.IGNORECASE,
 )
+
+
+class AttemptsError(VoxsrcError):
+    """A workflow does not say what pods it had, and will not when it is asked again."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +90,49 @@ class Attempt:
     def deleted(self) -> bool:
         """Whether the pod vanished: with its machine, or as somebody deleted it; Argo does not tell which."""
         return self.failed and not self.preempted and "pod deleted" in self.message.lower()
+
+
+def attempts_of(workflow: Mapping[str, Any]) -> list[Attempt]:
+    """The pods of an Argo workflow, as `kubectl get workflow --output=json` has it.
+
+    Beyond 1 MiB Argo keeps its nodes compressed, or in a database where it has one (workflow/packer/packer.go
+    and workflow/hydrator/hydrator.go of argo-workflows 4.0.5).
+
+    Raises:
+        AttemptsError: They are in a database, or cannot be read.
+    """
+    status = workflow.get("status") or {}
+    nodes = status.get("nodes") or {}
+    name = f"workflow {workflow.get('metadata', {}).get('name', '')}"
+    if not nodes and (packed := status.get("compressedNodes")):
+        nodes = _unpacked(packed, name)
+    elif not nodes and status.get("offloadNodeStatusVersion"):
+        raise AttemptsError(
+            f"{name} keeps what became of its pods in a database, as its cluster's workflow controller has "
+            "nodeStatusOffLoad in its configmap's key persistence: why they ended is not known here; see the "
+            "run's page"
+        )
+    return [
+        Attempt(str(node["name"]), str(node.get("phase", "")), str(node.get("message", "")))
+        for node in nodes.values()
+        if node.get("type") == "Pod"
+    ]
+
+
+def _unpacked(packed: str, name: str) -> Mapping[str, Any]:
+    """The nodes by id, from base64 of gzip of JSON; raises AttemptsError."""
+    gzip = zlib.decompressobj(_GZIP)
+    try:
+        content = gzip.decompress(base64.b64decode(packed, validate=True), MOST_BYTES)
+        if gzip.unconsumed_tail:
+            raise AttemptsError(f"{name}: its status.compressedNodes hold more than {MOST_BYTES} bytes")
+        if not gzip.eof:
+            raise ValueError("its end is missing")
+        nodes = json.loads(content)
+        if not isinstance(nodes, dict):
+            raise ValueError(f"found {type(nodes).__name__}, expected an object")
+    except (ValueError, zlib.error) as error:
+        raise AttemptsError(
+            f"{name}: its status.compressedNodes are not base64 of gzip of a JSON object ({error})"
+        ) from error
+    return nodes

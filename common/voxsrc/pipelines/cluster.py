@@ -10,7 +10,7 @@ import kubernetes  # type: ignore[import-untyped]
 import urllib3
 
 from voxsrc.errors import VoxsrcError
-from voxsrc.pipelines.attempts import Attempt
+from voxsrc.pipelines.attempts import Attempt, attempts_of
 from voxsrc.pipelines.machines import MachineSize
 from voxsrc.pipelines.pools import GPU_RESOURCE, Nodes, Taint
 from voxsrc.pipelines.settings import Settings
@@ -101,7 +101,11 @@ class Cluster:
         return {variable.name: variable.value for variable in variables if variable.value is not None}
 
     def attempts(self, run_id: str) -> list[Attempt]:
-        """The pods of a run, as long as its workflow is kept."""
+        """The pods of a run, as long as its workflow is kept.
+
+        Raises:
+            AttemptsError: The workflow does not say.
+        """
         listed = self._ask(
             f"read the workflow of run {run_id}",
             lambda: self._custom.list_namespaced_custom_object(
@@ -113,12 +117,7 @@ class Cluster:
                 _request_timeout=TIMEOUT_S,
             ),
         )
-        return [
-            Attempt(str(node["name"]), str(node.get("phase", "")), str(node.get("message", "")))
-            for workflow in listed["items"]
-            for node in workflow.get("status", {}).get("nodes", {}).values()
-            if node.get("type") == "Pod"
-        ]
+        return [attempt for workflow in listed["items"] for attempt in attempts_of(workflow)]
 
     def _ask(self, action: str, call: Callable[[], Any], *, absent: bool = False) -> Any:
         try:

@@ -142,6 +142,16 @@ class KubeflowApi:
         with self._explained(f"create run {run.display_name!r}", creates=True):
             return self._client.runs.run_service_create_run(body, _request_timeout=TIMEOUT_S)
 
+    def delete_run(self, run_id: str, reason: str) -> None:
+        """Ends a run and forgets it.
+
+        Args:
+            run_id: Of the run.
+            reason: What it is, for an error.
+        """
+        with self._explained(f"delete run {run_id}, {reason}"):
+            self._client.runs.run_service_delete_run(run_id, _request_timeout=TIMEOUT_S)
+
     def _probe(self) -> None:
         """Raises KubeflowError unless something answers that may be Kubeflow Pipelines; logs in nowhere."""
         with urllib3.PoolManager(retries=False, timeout=TIMEOUT_S) as connections:

@@ -10,15 +10,18 @@ it, as after `voxsrc pipeline submit`.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from voxsrc.pipelines.attempts import Attempt
+from voxsrc.pipelines.attempts import Attempt, AttemptsError
 from voxsrc.pipelines.cluster import ClusterError
-from voxsrc.pipelines.kfp_api import KubeflowApi
+from voxsrc.pipelines.kfp_api import KubeflowApi, KubeflowError
 from voxsrc.pipelines.progress import bare, numbers
-from voxsrc.pipelines.submission import ENDED, package_of
+from voxsrc.pipelines.submission import give_way, is_under_way, package_of
 
 # Runs that one watching may start: a cluster that takes machines more often is no place for the run.
 MOST_RESUBMISSIONS = 50
+# The server dates a run before it makes the workflow, and lists it after that.
+_LISTED_AFTER_S = 5.0
 _WAITS_S = (2.0, 4.0, 8.0, 16.0, 32.0, *[60.0] * 9)
 
 
@@ -27,12 +30,14 @@ class Resubmission:
     """What became of a run that has failed.
 
     Attributes:
-        run_id: Of the run that continues it; None if there is none.
+        run_id: Of the run to follow now; None if there is none.
         reason: Why there is one, or none.
+        submitted: Whether this made it; if not, somebody else has.
     """
 
     run_id: str | None
     reason: str
+    submitted: bool = False
 
 
 def resubmit(
@@ -46,19 +51,26 @@ def resubmit(
 ) -> Resubmission:
     """Submits a failed run again if all that ended it is that machines were taken away.
 
+    Nothing is submitted beside a newer run of the name; of two that are made at once, the first stays.
+
     Args:
         api: The endpoint.
         run_id: Of the run.
         attempts: Lists the pods of a run.
         seen: Those that were listed before, of which the cluster may have forgotten some.
-        warn: Is told, in words, of each failure of the cluster that is waited out.
+        warn: Is told, in words, of each failure of the cluster that is waited out, and if others may have
+            submitted the run, too.
         pause: Waits so many seconds.
 
     Raises:
         ClusterError: The cluster has not answered for ten minutes.
         KubeflowError: The API does not answer, or refuses.
     """
-    pods = {attempt.path: attempt for attempt in (*seen, *_listed(attempts, run_id, warn, pause))}
+    try:
+        listed = _listed(attempts, run_id, warn, pause)
+    except AttemptsError as error:
+        return Resubmission(run_id=None, reason=str(error))
+    pods = {attempt.path: attempt for attempt in (*seen, *listed)}
     run = api.get_run(run_id)
     if any(str(status.state) == "CANCELING" for status in run.state_history or ()):
         return Resubmission(run_id=None, reason="somebody terminated it")
@@ -74,12 +86,18 @@ def resubmit(
     for other in api.find_runs(str(run.display_name)):
         if other.run_id == run_id:
             break
-        under_way = str(other.state or "PENDING") not in ENDED
-        words = "continues it already" if under_way else "is newer"
-        return Resubmission(run_id=None, reason=f"run {other.run_id} of the same name {words}")
+        return _follow(other)
     created = api.repeat_run(run)
+    pause(_LISTED_AFTER_S)
+    try:
+        first = give_way(api, created)
+    except KubeflowError as error:
+        warn(f"run {created.run_id} may not be the only one of its name under way: {error}")
+        first = None
+    if first is not None:
+        return _follow(first)
     reasons = ", ".join(f"{attempt.step or attempt.path}: {attempt.message}" for attempt in failed)
-    return Resubmission(run_id=str(created.run_id), reason=reasons)
+    return Resubmission(run_id=str(created.run_id), reason=reasons, submitted=True)
 
 
 def failed_steps(attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -93,6 +111,13 @@ def failed_steps(attempts: Sequence[Attempt]) -> list[Attempt]:
         for attempt in attempts
         if attempt.failed and all(last[place] == number for place, number in _places(attempt.path))
     ]
+
+
+def _follow(other: Any) -> Resubmission:
+    words = "continues it already" if is_under_way(other) else "is newer"
+    return Resubmission(
+        run_id=str(other.run_id), reason=f"run {other.run_id} of the same name {words}, and is followed"
+    )
 
 
 def _places(path: str) -> Iterator[tuple[tuple[str, ...], int]]:

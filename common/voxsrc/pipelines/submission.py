@@ -6,6 +6,7 @@ the last one ended, by failure, preemptions beyond its retries or termination. (
 the old images, and needs the old workflow.)
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,24 +68,24 @@ def submit(
 
     Raises:
         KubeflowError: A run of this name has not ended, or the API refuses.
-        ConfigError: The name is empty, or the arguments differ from those of the run to continue.
+        ConfigError: The name is empty, or pipeline or arguments differ from those of the newest run.
     """
     if not run_name.strip():
         raise ConfigError("--run-name is empty; expected a name such as resnet-2020-11")
     runs = api.find_runs(run_name)
     for run in runs:
-        state = str(run.state or "PENDING")
-        if state not in ENDED:
-            ending = "; wait until it has ended" if state == "CANCELING" else ""
-            raise KubeflowError(
-                f"run {run_name!r} is {state}: {api.link(run.run_id)}{ending}. Follow it with `voxsrc "
-                "pipeline watch`, or give another --run-name"
-            )
+        if is_under_way(run):
+            raise _under_way(api, run, run_name)
     previous = runs[0] if runs else None
     succeeded = previous is not None and previous.state == "SUCCEEDED"
-    if previous is not None and succeeded and not again:
-        return Submission(run_id=previous.run_id, link=api.link(previous.run_id), action="already_succeeded")
     changes = _changes(previous, package, arguments) if previous is not None else ()
+    if previous is not None and succeeded and not again:
+        if changes:
+            raise ConfigError(
+                f"run {run_name!r} has succeeded, and was another: {'; '.join(changes)}. Give another "
+                "--run-name, or --again to run this under the same one"
+            )
+        return Submission(run_id=previous.run_id, link=api.link(previous.run_id), action="already_succeeded")
     if changes and not allow_changes and not succeeded:
         raise ConfigError(
             f"run {run_name!r} would be continued with other arguments: {'; '.join(changes)}. Give the same "
@@ -95,6 +96,15 @@ def submit(
     created = api.create_run(
         path, arguments, name=run_name, experiment=experiment, service_account=service_account
     )
+    try:
+        first = give_way(api, created)
+    except KubeflowError as error:
+        raise KubeflowError(
+            f"run {run_name!r} was submitted: {api.link(created.run_id)}. Another of this name may be under "
+            f"way: {error}"
+        ) from error
+    if first is not None:
+        raise _under_way(api, first, run_name)
     action: Literal["started", "continued", "repeated"] = "started"
     if previous is not None:
         action = "repeated" if succeeded else "continued"
@@ -105,6 +115,30 @@ def submit(
         previous_run_id=previous.run_id if previous is not None else None,
         changes=changes,
     )
+
+
+def is_under_way(run: Any) -> bool:
+    """Whether a run has not ended, or not even begun."""
+    return str(run.state or "PENDING") not in ENDED
+
+
+def give_way(api: KubeflowApi, created: Any) -> Any | None:
+    """Deletes a run that was just made if one of its name was made before it that is under way; gives that.
+
+    Two who look, find none and submit would both pay, and write to the same places. Which was the first is
+    told by the server's order, the same for both. The server lists a run up to seconds after it has dated it;
+    who asks sooner may miss one. The run is deleted, not terminated: as the newest of its name it would stand
+    for all of them.
+
+    Raises:
+        KubeflowError: The API does not answer, or refuses: both may go on.
+    """
+    listed = api.find_runs(str(created.display_name))
+    older = list(itertools.dropwhile(lambda run: run.run_id != created.run_id, listed))[1:]
+    first = next(filter(is_under_way, reversed(older)), None)
+    if first is not None:
+        api.delete_run(created.run_id, f"made at the same time as run {first.run_id}")
+    return first
 
 
 def package_of(run: Any) -> Package | None:
@@ -126,12 +160,23 @@ def arguments_of(run: Any) -> dict[str, Any]:
 
 
 def _changes(previous: Any, package: Package, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-    """What differs from an earlier run, with both its own and the new package's defaults, in words."""
+    """What differs from an earlier run, with its own and the new package's defaults, in words."""
     before = package_of(previous)
     old = (before or package).effective(arguments_of(previous))
     new = package.effective(arguments)
+    pipelines = {"pipeline": package.name if before is None else before.name}, {"pipeline": package.name}
     return tuple(
-        f"{name} was {old.get(name)!r}, now {new.get(name)!r}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
+        f"{name} was {was.get(name)!r}, now {now.get(name)!r}"
+        for was, now in (pipelines, (old, new))
+        for name in sorted(was.keys() | now.keys())
+        if was.get(name) != now.get(name)
+    )
+
+
+def _under_way(api: KubeflowApi, run: Any, run_name: str) -> KubeflowError:
+    state = str(run.state or "PENDING")
+    ending = "; wait until it has ended" if state == "CANCELING" else ""
+    return KubeflowError(
+        f"run {run_name!r} is {state}: {api.link(run.run_id)}{ending}. Follow it with `voxsrc pipeline "
+        "watch`, or give another --run-name"
     )

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from voxsrc.errors import VoxsrcError
-from voxsrc.pipelines.attempts import Attempt
+from voxsrc.pipelines.attempts import Attempt, AttemptsError
 from voxsrc.pipelines.cluster import ClusterError
 from voxsrc.pipelines.kfp_api import KubeflowApi, KubeflowError
 from voxsrc.pipelines.needs import StepNeeds, step_needs
@@ -80,6 +80,7 @@ class Watcher:
     pause: Callable[[float], None]
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _ended_by: dict[str, Attempt] = field(default_factory=dict)
+    _has_no_attempts: bool = False
     _others: OtherRuns | None = None
 
     def follow(self) -> Iterator[Snapshot]:
@@ -99,6 +100,7 @@ class Watcher:
         """Follows another run from now on."""
         self.run_id = run_id
         self._ended_by = {}
+        self._has_no_attempts = False
 
     def look(self) -> Snapshot:
         """The run now; as `follow`, waits for an API that does not answer."""
@@ -143,10 +145,14 @@ class Watcher:
         return progress, cost, no_cost
 
     def _attempts(self) -> tuple[Attempt, ...] | None:
-        if self.attempts is None:
+        if self.attempts is None or self._has_no_attempts:
             return None
         try:
             found = self.attempts(self.run_id)
+        except AttemptsError as error:
+            self.warn(str(error))
+            self._has_no_attempts = True
+            return None
         except ClusterError as error:
             self.warn(str(error))
             return None
