@@ -6,6 +6,7 @@ the steps know only hours later.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from voxsrc.config import apply_overrides, read_yaml, suggestion
@@ -46,6 +47,7 @@ RECIPE_KEYS = (
 )
 # What divides two entries in no list of overrides, and stands in no value but text.
 _COMMA_KEY = re.compile(r",\s*([A-Za-z_][\w.]*)\s*=")
+_SLOWEST, _FASTEST = Fraction(1, 2), Fraction(2)
 _PART = re.compile(r"(0|[1-9]\d*)/([1-9]\d*)")
 _SELECTOR_ENDING = "node_selector"
 
@@ -102,8 +104,8 @@ def check_arguments(arguments: Mapping[str, Any], *, ours: bool) -> None:
 
     Raises:
         ConfigError: A node selector with values that are no texts, of any pipeline; in ours also parts that
-            are not all of the shards, an unknown preset, scoring or recipe, overrides of unknown keys, or
-            numbers out of their range.
+            are not all of the shards, an unknown preset, scoring or recipe, overrides of unknown keys, speeds
+            that are none, or numbers out of their range.
     """
     for name, value in arguments.items():
         if name.endswith(_SELECTOR_ENDING):
@@ -189,6 +191,33 @@ def _one_of(name: str, value: str, choices: "Sequence[str] | Mapping[str, Any]")
         raise ConfigError(f"{name}: found {value!r}, {suggestion(value, choices)}")
 
 
+def _speed(name: str, value: str) -> None:
+    """As `feature_extractor.options` has it."""
+    try:
+        speeds = [Fraction(part.strip()) for part in value.split(",") if part.strip()]
+        fits = all(_SLOWEST <= speed <= _FASTEST and (speed * 1000).denominator == 1 for speed in speeds)
+    except (ValueError, ZeroDivisionError):
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"{name}: found {value!r}; expected speeds from 0.5 to 2, such as 0.9,1.1, with three decimals "
+            "at most; empty for none"
+        )
+    others = [speed for speed in speeds if speed != 1]
+    if len(set(others)) < len(others):
+        raise ConfigError(f"{name}: found {value!r}; expected each once")
+
+
+def _step(name: str, value: float) -> None:
+    from voxsrc.feature_set.encoding import Encoding
+    from voxsrc.features import FbankSpec
+
+    try:
+        Encoding.for_spec(FbankSpec(), value)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
 def _num_gpus(name: str, value: str) -> None:
     if not re.fullmatch(r"[1-9]\d*", value):
         raise ConfigError(f"{name}: found {value!r}; expected the GPUs of one node, a whole number from 1")
@@ -217,6 +246,8 @@ def _fraction(name: str, value: float) -> None:
 _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     "parts": _parts,
     "preset": _preset,
+    "speed": _speed,
+    "step": _step,
     "scoring": _scoring,
     "num_gpus": _num_gpus,
     "num_workers": _at_least_one,

@@ -83,6 +83,8 @@ def require_inputs(package: Package, arguments: Mapping[str, Any], warn: Callabl
 def check_inputs(package: Package, arguments: Mapping[str, Any]) -> list[Check]:
     """One check for each place that the arguments name; an output's is that its bucket exists.
 
+    One more for each place that is given twice, once of them for an output.
+
     Raises:
         ConfigError: The overrides are none, or a recipe's file is not YAML.
     """
@@ -95,7 +97,7 @@ def check_inputs(package: Package, arguments: Mapping[str, Any]) -> list[Check]:
             overrides = str(package.effective(arguments).get("overrides", ""))
             added = recipe_places(lookup.recipe, overrides)
             checks += [lookup.check(place) for place in added if place.uri.rstrip("/") not in made]
-    return checks
+    return [*checks, *_coinciding(places)]
 
 
 class _Lookup:
@@ -176,6 +178,21 @@ class _Lookup:
                 self._buckets[bucket] = error
         if (problem := self._buckets[bucket]) is not None:
             raise problem
+
+
+def _coinciding(places: Iterable[Place]) -> Iterator[Check]:
+    """Outputs that would replace each other, or an input."""
+    by_uri: dict[str, list[Place]] = defaultdict(list)
+    for place in places:
+        by_uri[place.uri.rstrip("/")].append(place)
+    for uri, same in by_uri.items():
+        if uri and len(same) > 1 and any(place.kind == "output" for place in same):
+            yield Check(
+                what=", ".join(place.parameter for place in same),
+                state="missing",
+                found=f"{uri} is given for all of them, and written to",
+                remedy="give each output a place of its own",
+            )
 
 
 def _misnamed(place: Place) -> tuple[str, str] | None:
