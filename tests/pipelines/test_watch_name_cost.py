@@ -173,6 +173,7 @@ def test_watch_prints_both(
     assert answer["cost_of_name"] == {
         "runs": 2,
         "usd_at_most": pytest.approx(3 * HOUR_ON_SPOT, abs=1e-4),
+        "usd_estimated": None,
         "usd_all_on_spot": pytest.approx(3 * HOUR_ON_SPOT, abs=1e-4),
         "usd_all_on_demand": pytest.approx(
             3 * load_prices().gpu(REGION, "l4", 1).on_demand_usd_per_hour, abs=1e-4

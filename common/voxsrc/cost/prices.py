@@ -1,9 +1,9 @@
 """The price file: what machines, disks and storage cost in a region, each price with its date and source."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from importlib import resources
-from typing import Literal
+from typing import Literal, Self
 
 from voxsrc import storage
 from voxsrc.config import from_mapping, read_yaml, suggestion
@@ -55,12 +55,12 @@ class UnitPrice(_Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachinePrice(_Reading):
-    """A machine by the hour; one with a GPU for one GPU, with that GPU's share of cores and memory.
+class MachineRates:
+    """A machine by the hour; one with GPUs for one GPU, with that GPU's share of cores, memory and SSDs.
 
     Attributes:
         machine: What it is.
-        vcpus: Its cores, as Google counts them.
+        vcpus: Its cores, or a GPU's share of them, as Google counts them.
         on_demand_usd_per_hour: US dollars.
         spot_usd_per_hour: US dollars; never above on demand.
         num_gpus: How many GPUs one machine may have; empty for machines without.
@@ -74,7 +74,6 @@ class MachinePrice(_Reading):
 
     def __post_init__(self) -> None:
         """Raises ConfigError, naming the field, on a value that cannot be used."""
-        super().__post_init__()
         if self.vcpus < 1:
             raise ConfigError(f"vcpus is {self.vcpus}; expected 1 or more")
         for name in ("on_demand_usd_per_hour", "spot_usd_per_hour"):
@@ -87,6 +86,45 @@ class MachinePrice(_Reading):
             )
         if any(num < 1 for num in self.num_gpus):
             raise ConfigError(f"num_gpus is {list(self.num_gpus)}; expected numbers from 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachinePrice(MachineRates, _Reading):
+    """A machine's price, with where it was read.
+
+    Attributes:
+        larger: Of those with several GPUs that do not cost as many times one, the price for one GPU of each.
+    """
+
+    larger: tuple[MachineRates, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError, naming the field, on a value that cannot be used."""
+        MachineRates.__post_init__(self)
+        _Reading.__post_init__(self)
+        seen = set[int]()
+        for rates in self.larger:
+            if not rates.num_gpus or not set(rates.num_gpus) <= set(self.num_gpus):
+                raise ConfigError(
+                    f"larger: num_gpus is {list(rates.num_gpus)}; expected some of {list(self.num_gpus)}"
+                )
+            for num in rates.num_gpus:
+                if num in seen:
+                    raise ConfigError(f"larger: {num} GPUs are in it twice; expected one price of them")
+                seen.add(num)
+
+    def with_gpus(self, num_gpus: int) -> Self:
+        """The same for one GPU of a machine with so many."""
+        for rates in self.larger:
+            if num_gpus in rates.num_gpus:
+                return replace(
+                    self,
+                    machine=rates.machine,
+                    vcpus=rates.vcpus,
+                    on_demand_usd_per_hour=rates.on_demand_usd_per_hour,
+                    spot_usd_per_hour=rates.spot_usd_per_hour,
+                )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +225,7 @@ class Prices:
         if num_gpus not in price.num_gpus:
             allowed = ", ".join(map(str, price.num_gpus))
             raise ConfigError(f"a machine has {allowed} GPUs of type {gpu}; found --gpus {num_gpus}")
-        return price
+        return price.with_gpus(num_gpus)
 
 
 def load_prices(uri: str | None = None) -> Prices:

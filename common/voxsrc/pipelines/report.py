@@ -5,7 +5,7 @@ from typing import Any
 
 from voxsrc.pipelines.checks import Check
 from voxsrc.pipelines.progress import WAITING, StepProgress
-from voxsrc.pipelines.run_cost import NameCost, as_mapping, name_mapping
+from voxsrc.pipelines.run_cost import NameCost, RunCost, as_mapping, name_mapping
 from voxsrc.pipelines.watching import Snapshot
 
 # A line now and then even if no step changes: the run's time and cost do.
@@ -111,17 +111,21 @@ def _cost(snapshot: Snapshot) -> str:
     if cost is None:
         return f"cost not known: {snapshot.no_cost}"
     text = (
-        f"this run's machines at most ${cost.most_usd:.2f} so far (all on Spot ${cost.spot_usd:.2f}, "
+        f"this run's machines {_amount(cost)} so far (all on Spot ${cost.spot_usd:.2f}, "
         f"all on demand ${cost.on_demand_usd:.2f})"
     )
     text += f", without {', '.join(cost.unknown)}" if cost.unknown else ""
     return text + ("" if snapshot.name_cost is None else f"; {_name_cost(snapshot.name_cost)}")
 
 
+def _amount(cost: RunCost | NameCost) -> str:
+    return f"{'about' if cost.is_estimate else 'at most'} ${cost.most_usd:.2f}"
+
+
 def _name_cost(cost: NameCost) -> str:
     if cost.num_runs == 1:
         return "the only run of this name"
-    text = f"all {cost.num_runs} runs of this name at most ${cost.most_usd:.2f}"
+    text = f"all {cost.num_runs} runs of this name {_amount(cost)}"
     if cost.num_unknown:
         text += f", without {cost.num_unknown} whose cost is not known"
     if cost.num_incomplete:

@@ -5,8 +5,9 @@ several pods for CPUs may share one, and for its step's time from the first atte
 the waits for a machine between attempts, which are not billed; the API tells no more. Left out are the
 minutes that a node stays before the autoscaler takes it, control plane, permanent pool, disks and bucket
 (`voxsrc cost` has the latter four). Of machines without GPUs the price file has one: those of another size
-cost about as much a core, as Google's prices do; of those of another type the cost is not known. A run that
-was submitted again is one of several with its name, whose costs add up.
+cost about as much a core, as Google's prices do; of those of another type the cost is not known. One with
+GPUs and other cores than the price file's costs about as much as that. What is told in this way is an
+estimate, no bound. A run that was submitted again is one of several with its name, whose costs add up.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ class StepCost:
         provisioning: spot, on-demand, or either where the step's node selector leaves it open.
         spot_usd: At Spot prices.
         on_demand_usd: At those on demand.
-        priced_as: The machine of another size whose price was scaled; empty if it is this one's.
+        priced_as: The machine of another size from whose price this is estimated; empty if it is this one's.
     """
 
     step: str
@@ -64,6 +65,11 @@ class RunCost:
     def on_demand_usd(self) -> float:
         """All on demand."""
         return sum(step.on_demand_usd for step in self.steps)
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether the costs are no bound, as a price was told from another machine's."""
+        return any(step.priced_as for step in self.steps)
 
     @property
     def most_usd(self) -> float:
@@ -104,6 +110,11 @@ class NameCost:
         return sum(cost.most_usd for cost in self.costs)
 
     @property
+    def is_estimate(self) -> bool:
+        """Whether one of them is."""
+        return any(cost.is_estimate for cost in self.costs)
+
+    @property
     def num_incomplete(self) -> int:
         """Runs with a step whose machine is not known."""
         return sum(bool(cost.unknown) for cost in self.costs)
@@ -117,7 +128,7 @@ def cost_so_far(
     region: str,
     now: datetime,
 ) -> RunCost:
-    """The cost of the steps' machines, at most.
+    """The cost of the steps' machines, at most where no price is estimated.
 
     Args:
         progress: The run.
@@ -143,6 +154,8 @@ def cost_so_far(
         if num_prices is None:
             unknown.append(step.step)
             continue
+        # of a machine with GPUs the price is for one GPU
+        of_another = fits[0].vcpus != num_prices * price.vcpus if fits[0].gpus else num_prices != 1
         provisionings = {pool.provisioning for pool in fits}
         known.append(
             StepCost(
@@ -151,7 +164,7 @@ def cost_so_far(
                 provisioning=provisionings.pop() if len(provisionings) == 1 else "either",
                 spot_usd=hours * num_prices * price.spot_usd_per_hour,
                 on_demand_usd=hours * num_prices * price.on_demand_usd_per_hour,
-                priced_as="" if fits[0].gpus or num_prices == 1 else price.machine,
+                priced_as=price.machine if of_another else "",
             )
         )
     return RunCost(steps=tuple(known), unknown=tuple(unknown))
@@ -197,9 +210,7 @@ class NobodyToAsk:
 def as_mapping(cost: RunCost) -> Mapping[str, object]:
     """For JSON."""
     return {
-        "usd_at_most": round(cost.most_usd, 4),
-        "usd_all_on_spot": round(cost.spot_usd, 4),
-        "usd_all_on_demand": round(cost.on_demand_usd, 4),
+        **_sums(cost),
         "unknown_steps": list(cost.unknown),
         "steps": {
             step.step: {
@@ -218,9 +229,17 @@ def name_mapping(cost: NameCost) -> Mapping[str, object]:
     """For JSON."""
     return {
         "runs": cost.num_runs,
-        "usd_at_most": round(cost.most_usd, 4),
-        "usd_all_on_spot": round(cost.spot_usd, 4),
-        "usd_all_on_demand": round(cost.on_demand_usd, 4),
+        **_sums(cost),
         "runs_with_unknown_steps": cost.num_incomplete,
         "runs_without_cost": cost.num_unknown,
+    }
+
+
+def _sums(cost: RunCost | NameCost) -> Mapping[str, float | None]:
+    most = round(cost.most_usd, 4)
+    return {
+        "usd_at_most": None if cost.is_estimate else most,
+        "usd_estimated": most if cost.is_estimate else None,
+        "usd_all_on_spot": round(cost.spot_usd, 4),
+        "usd_all_on_demand": round(cost.on_demand_usd, 4),
     }
