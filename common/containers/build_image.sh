@@ -40,7 +40,9 @@ it came from a registry, .digest: --build-arg BASE_IMAGE=NAME@DIGEST builds on t
   -h, --help            this text
 
 Environment: DOCKER names the client (default docker); VOXSRC_SOURCE_URL sets the label
-org.opencontainers.image.source.
+org.opencontainers.image.source; VOXSRC_PLATFORM is what images are built for (default
+linux/amd64, as the cluster's nodes are, whatever machine builds them: an ARM one emulates
+it). Another, for runs on this machine, is not pushed.
 TEXT
 }
 
@@ -142,7 +144,7 @@ build() {
   [[ -z "$debian" ]] || labels+=(--label "org.opencontainers.image.base.name=$debian")
   [[ -z "$debian_digest" ]] || labels+=(--label "org.opencontainers.image.base.digest=$debian_digest")
   [[ -z "$source_url" ]] || labels+=(--label "org.opencontainers.image.source=$source_url")
-  "$docker" build --file "$root/$dockerfile" "${labels[@]}" \
+  "$docker" build --platform "$platform" --file "$root/$dockerfile" "${labels[@]}" \
     ${no_cache[@]+"${no_cache[@]}"} ${build_args[@]+"${build_args[@]}"} "$@" "$root" >&2
 }
 
@@ -153,6 +155,13 @@ tag="${tag:-$revision}${variant:+-$variant}"
 read_settings
 source_url="$(setting VOXSRC_SOURCE_URL)"
 registry="${registry:-$(setting VOXSRC_REGISTRY)}"
+platform="${VOXSRC_PLATFORM:-linux/amd64}"
+[[ "$platform" =~ ^linux/([a-z0-9]+)(/v[0-9]+)?$ ]] ||
+  die "VOXSRC_PLATFORM: found $platform; expected linux/amd64, linux/arm64 or the like"
+architecture="${BASH_REMATCH[1]}"
+if $push && [[ "$architecture" != amd64 ]]; then
+  die "--push: VOXSRC_PLATFORM is $platform; expected linux/amd64, as the cluster's nodes are: leave it unset"
+fi
 if $push && [[ -z "$registry" ]]; then
   die '--push needs a registry: give --registry, or set VOXSRC_REGISTRY in env/cloud.env (see env/cloud.env.example)'
 fi
@@ -177,8 +186,13 @@ variable_options() {
   fi
 }
 
+# architecture_of IMAGE: prints what the image that is here was built for; nothing if it is not here.
+architecture_of() {
+  "$docker" image inspect --format '{{.Architecture}}' "$1" 2>/dev/null || true
+}
+
 # Finds the Debian image that all others are built on, from a registry if it is not here: sets `debian`, its name,
-# `debian_id` and, if a registry gave it, `debian_digest`.
+# `debian_id` and, if a registry gave it, `debian_digest`. One for another architecture is as good as none.
 find_debian() {
   local argument digests
   debian="$(sed -n 's/^ARG BASE_IMAGE=//p' "$root/common/containers/python/Dockerfile")"
@@ -186,8 +200,8 @@ find_debian() {
     [[ "$argument" != BASE_IMAGE=* ]] || debian="${argument#BASE_IMAGE=}"
   done
   [[ -n "$debian" ]] || return 0
-  if $pull || ! "$docker" image inspect --format '{{.Id}}' "$debian" >/dev/null 2>&1; then
-    "$docker" pull "$debian" >&2 || die "$debian cannot be pulled (see above)"
+  if $pull || [[ "$(architecture_of "$debian")" != "$architecture" ]]; then
+    "$docker" pull --platform "$platform" "$debian" >&2 || die "$debian cannot be pulled for $platform (see above)"
   fi
   debian_id="$("$docker" image inspect --format '{{.Id}}' "$debian")"
   digests="$("$docker" image inspect --format '{{join .RepoDigests "\n"}}' "$debian")"
@@ -220,7 +234,7 @@ base_options() {
     variable_options "$base_dockerfile"
     image="voxsrc-$base:content-$(content_of "$base_dockerfile")"
     if ((${#no_cache[@]})) && [[ " ${rebuilt[*]-} " != *" $image "* ]] ||
-      ! "$docker" image inspect "$image" >/dev/null 2>&1; then
+      [[ "$(architecture_of "$image")" != "$architecture" ]]; then
       build "$base" "$base_dockerfile" --tag "$image" ${options[@]+"${options[@]}"}
       rebuilt+=("$image")
     fi
@@ -235,7 +249,7 @@ if [[ -n "$wheels" ]]; then
   wheels_content="$(cd "$wheels" && wc -c -- *.whl)"
   wheels_image="voxsrc-wheels:$$"
   trap '"$docker" image rm --force "$wheels_image" >/dev/null 2>&1 || true' EXIT
-  "$docker" build --file - --tag "$wheels_image" "$wheels" >&2 <<<$'FROM scratch\nCOPY *.whl /'
+  "$docker" build --platform "$platform" --file - --tag "$wheels_image" "$wheels" >&2 <<<$'FROM scratch\nCOPY *.whl /'
 fi
 
 debian='' debian_id='' debian_digest=''
@@ -256,6 +270,11 @@ inspect() {
 
 digest='none (not pushed)'
 if $push; then
+  # Some engines take a base image that is here for whatever platform is asked for.
+  built="$(architecture_of "$image:$tag")"
+  [[ "$built" == "$architecture" ]] ||
+    die "$image:$tag is for ${built:-no known architecture}; expected $architecture, as the cluster's nodes are: not\
+ pushed. Its base image is for that: name one for $platform with --build-arg BASE_IMAGE=…, or let --pull fetch it"
   "$docker" tag "$image:$tag" "$registry/$image:$tag"
   "$docker" push "$registry/$image:$tag" >&2
   image="$registry/$image"

@@ -19,7 +19,8 @@ COMPONENT=IMAGE@sha256:…
           pytorch/cpu_wheels.sh.
   --yaml  print the pipelines' parameters instead, COMPONENT_image: IMAGE
 
-Environment: DOCKER names the client (default docker), PYTHON an interpreter with pip.
+Environment: DOCKER names the client (default docker), PYTHON an interpreter with pip;
+VOXSRC_PLATFORM as build_image.sh has it, but the wheels of --cpu are for x86-64 alone.
 TEXT
 }
 

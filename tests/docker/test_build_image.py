@@ -12,8 +12,9 @@ from voxsrc.pipelines.package import load_package, package_path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Records its arguments; knows one image, if KNOWN_IMAGES names it, and any that it built. Fails at calls with
-# FAIL_AT in their arguments.
+# Records its arguments; knows one image, if KNOWN_IMAGES names it, and any that it built. They are for
+# the processors KNOWN_FOR and BUILT_FOR; Debian's is for DEBIAN_FOR until it is pulled.
+# Fails at calls with FAIL_AT in their arguments.
 CLIENT = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >>"$CALLS"
 [[ -z "${FAIL_AT:-}" || "$*" != *"$FAIL_AT"* ]] || exit 1
@@ -22,15 +23,23 @@ case "$1 $2" in
   'buildx version') exit "${BUILDX_EXIT:-0}" ;;
   'image inspect')
     case "$4" in
+      '{{.Architecture}}')
+        case "$5" in
+          debian*)
+            if grep --quiet '^pull ' "$CALLS"; then echo amd64
+            elif [[ -n "${DEBIAN_ID=sha256:9}" ]]; then echo "${DEBIAN_FOR:-amd64}"
+            else exit 1; fi ;;
+          *:content-*) [[ "$5" == "${KNOWN_IMAGES:-}" ]] && echo "${KNOWN_FOR:-amd64}" ;;
+          *) echo "${BUILT_FOR:-amd64}" ;;
+        esac ;;
       '{{.Id}}')
-        [[ "${5:-}" != debian* || -n "${DEBIAN_ID=sha256:9}" ]] || grep --quiet '^pull ' "$CALLS" || exit 1
         if [[ "$5" == debian* ]]; then echo "${DEBIAN_ID:-sha256:8}"; else echo sha256:1234; fi ;;
       '{{.Size}}') echo 123456789 ;;
       '{{join .RepoDigests "\\n"}}') echo "${DIGESTS-${5%:*}@sha256:abcd}" ;;
-      *) [[ -n "${KNOWN_IMAGES:-}" && "$3" == $KNOWN_IMAGES ]] ;;
     esac ;;
 esac
 """
+PULL = "pull --platform linux/amd64 debian:bookworm-slim"
 PYTHON = "ARG BASE_IMAGE=debian:bookworm-slim\nFROM ${BASE_IMAGE}\n"
 DOCKERFILE = "ARG PYTHON_IMAGE\nARG WHEELS_IMAGE=scratch\nFROM ${PYTHON_IMAGE}\n"
 # A base image on a base image, with variants, wheels, and a file from outside its folder.
@@ -176,7 +185,7 @@ def test_the_base_is_built_anew_on_another_debian(checkout: Checkout) -> None:
     assert base_of(DEBIAN_ID="sha256:10") != before
     assert base_of("--build-arg", "BASE_IMAGE=debian@sha256:77") != before
     assert base_of("--pull") == before, "there is no newer one"
-    assert "pull debian:bookworm-slim" in checkout.calls.read_text().splitlines()
+    assert PULL in checkout.calls.read_text().splitlines()
 
 
 def test_debian_is_pulled_if_it_is_not_there(checkout: Checkout) -> None:
@@ -184,10 +193,47 @@ def test_debian_is_pulled_if_it_is_not_there(checkout: Checkout) -> None:
     assert "pull " not in checkout.calls.read_text()
     checkout.calls.unlink()
     checkout.printed("thing", DEBIAN_ID="")
-    assert checkout.recorded("pull") == ["pull debian:bookworm-slim"]
-    done = checkout.build("thing", "--pull", FAIL_AT="pull debian")
+    assert checkout.recorded("pull") == [PULL]
+    done = checkout.build("thing", "--pull", FAIL_AT=PULL)
     assert done.returncode == 1
-    assert "debian:bookworm-slim cannot be pulled" in done.stderr
+    assert "debian:bookworm-slim cannot be pulled for linux/amd64" in done.stderr
+
+
+def test_images_are_for_the_clusters_machines_whatever_builds_them(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "a-1-py3-none-any.whl").touch()
+    for environment, platform in ({}, "linux/amd64"), ({"VOXSRC_PLATFORM": "linux/arm64"}, "linux/arm64"):
+        checkout.calls.unlink(missing_ok=True)
+        checkout.printed("thing", "--wheels", tmp_path / "wheels", **environment)
+        builds = checkout.recorded("build")
+        assert len(builds) == 3
+        assert all(build.startswith(f"build --platform {platform} ") for build in builds)
+    done = checkout.build("thing", VOXSRC_PLATFORM="arm64")
+    assert done.returncode == 1
+    assert "VOXSRC_PLATFORM: found arm64; expected linux/amd64" in done.stderr
+
+
+def test_an_image_for_other_machines_is_not_built_upon(checkout: Checkout) -> None:
+    checkout.printed("thing", DEBIAN_FOR="arm64")
+    assert checkout.recorded("pull") == [PULL]
+    base = checkout.recorded("build")[0].partition("--tag ")[2].split()[0]
+    checkout.calls.unlink()
+    checkout.printed("thing", KNOWN_IMAGES=base, KNOWN_FOR="arm64")
+    assert f"--tag {base}" in checkout.recorded("build")[0]
+
+
+def test_an_image_for_other_machines_is_not_pushed(checkout: Checkout) -> None:
+    push = ["thing", "--push", "--registry", "r.example/r"]
+    done = checkout.build(*push, VOXSRC_PLATFORM="linux/arm64")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "--push: VOXSRC_PLATFORM is linux/arm64; expected linux/amd64" in done.stderr
+    assert not checkout.calls.exists()
+    done = checkout.build(*push, BUILT_FOR="arm64")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is for arm64; expected amd64, as the cluster's nodes are: not pushed" in done.stderr
+    assert checkout.recorded("push") == []
 
 
 def test_labels_name_debian_and_its_digest(checkout: Checkout) -> None:
