@@ -13,7 +13,8 @@ Usage: gcp-cluster/bind_identities.sh [options]
 
 Binds Kubernetes service accounts of Kubeflow Pipelines to Google service accounts by
 Workload Identity, so that no pod needs a key:
-  VOXSRC_KUBERNETES_SERVICE_ACCOUNT  acts as VOXSRC_SERVICE_ACCOUNT
+  VOXSRC_KUBERNETES_SERVICE_ACCOUNT  acts as VOXSRC_SERVICE_ACCOUNT; pipeline-runner, as
+                                     Kubeflow Pipelines makes no other for pods of runs
   ml-pipeline, ml-pipeline-ui        act as VOXSRC_KFP_SERVICE_ACCOUNT
 Needs the cluster (its identity pool) and the installed Kubeflow Pipelines (its accounts).
 TEXT
@@ -21,6 +22,9 @@ TEXT
 
 begin "$@"
 no_arguments
+[[ "$VOXSRC_KUBERNETES_SERVICE_ACCOUNT" == pipeline-runner ]] ||
+  die "VOXSRC_KUBERNETES_SERVICE_ACCOUNT: found $VOXSRC_KUBERNETES_SERVICE_ACCOUNT; expected pipeline-runner, the account\
+ that KFP's manifests make, with the rights that pods of runs need"
 need gcloud kubectl gke-gcloud-auth-plugin
 
 # bind KUBERNETES_ACCOUNT GOOGLE_ACCOUNT

@@ -114,7 +114,7 @@ check_pool() {
 }
 
 # A cluster makes one pool at a time: what an interrupted earlier run began comes first.
-$dry_run || wait_for_operations
+wait_for_operations
 pool_fields='--format=value[separator=|](status,config.machineType,autoscaling.totalMaxNodeCount,locations.list(),config.serviceAccount)'
 for pool_name in $pools; do
   if exists gcloud container node-pools describe "$pool_name" "$at_project" "--cluster=$VOXSRC_CLUSTER" "$at_zone" \

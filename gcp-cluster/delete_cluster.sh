@@ -14,12 +14,15 @@ Usage: gcp-cluster/delete_cluster.sh [options]
 Deletes Kubeflow Pipelines with its disks (the history of runs), the cluster with all its
 nodes, and the router with Cloud NAT that create_cluster.sh made. The bucket, the image
 repository and the service accounts stay unless named. Asks for the cluster's name first.
-A cluster of this name in another zone than VOXSRC_ZONE is an error, and nothing is deleted.
+A cluster of this name in another zone than VOXSRC_ZONE is an error, and nothing is deleted. What
+an interrupted run has begun is waited for; of a cluster that is not in working order,
+Kubeflow Pipelines is not deleted first.
 
   --with-bucket      also delete the bucket with everything in it: audio, features,
                      checkpoints, models; asks for the bucket's name too
   --with-registry    also delete the image repository
-  --with-identities  also delete the service accounts and their rights
+  --with-identities  also delete the service accounts and their rights; an error if nodes of
+                     another cluster of the project act as VOXSRC_NODE_SERVICE_ACCOUNT
   --skip-kfp         do not delete Kubeflow Pipelines first, if the cluster does not answer
                      or the namespace does not go away; its disks then stay, and
                      status.sh lists them
@@ -65,20 +68,46 @@ has_node_role() {
   grep -qx roles/container.defaultNodeServiceAccount <<<"$role"
 }
 
+# Ends the script if another cluster needs the accounts. Which pods act as the others, no list tells: where the nodes'
+# account is shared, they are taken to be shared too.
+check_accounts_are_unused() {
+  local clusters name location accounts users=''
+  $dry_run && return
+  clusters="$(gcloud container clusters list "$at_project" \
+    '--format=value[separator=|](name,location,nodePools[].config.serviceAccount.list())')" ||
+    die "could not list the clusters of $VOXSRC_PROJECT"
+  while IFS='|' read -r name location accounts; do
+    if [[ "$name|$location" != "$VOXSRC_CLUSTER|$VOXSRC_ZONE" && ",$accounts," == *",$VOXSRC_NODE_SERVICE_ACCOUNT,"* ]]; then
+      users+="${users:+, }$name ($location)"
+    fi
+  done <<<"$clusters"
+  [[ -z "$users" ]] ||
+    die "--with-identities: nodes of $users act as $VOXSRC_NODE_SERVICE_ACCOUNT too, and could pull no image without it:\
+ leave the option out, or delete them first; nothing was deleted"
+}
+
+cluster_exists=(exists gcloud container clusters describe "$VOXSRC_CLUSTER" "$at_project" "$at_zone" '--format=value(status)')
+"${cluster_exists[@]}" || check_other_zones '; nothing was deleted'
+! $with_identities || check_accounts_are_unused
 confirm cluster "$VOXSRC_CLUSTER"
 ! $with_bucket || confirm bucket "$VOXSRC_BUCKET"
 
-if exists gcloud container clusters describe "$VOXSRC_CLUSTER" "$at_project" "$at_zone" '--format=value(status)'; then
+# GKE does one thing at a time: what is under way may be this cluster's creation, or its deletion.
+wait_for_operations
+if "${cluster_exists[@]}"; then
+  if ! $dry_run && [[ "$found" != RUNNING && "$found" != RECONCILING ]]; then
+    say "cluster $VOXSRC_CLUSTER is $found: Kubeflow Pipelines is not deleted first; disks that it has are named below"
+    skip_kfp=true
+  fi
   # A cluster's disks outlive it; those of deleted claims do not.
   if ! $skip_kfp; then
-    get_credentials
     hint='if the cluster does not answer, or the namespace does not go away, delete the cluster all the same with --skip-kfp'
+    get_credentials
     run kubectl delete namespace "$VOXSRC_KFP_NAMESPACE" --ignore-not-found --timeout=10m "--context=$context"
     hint=''
   fi
   run gcloud container clusters delete "$VOXSRC_CLUSTER" "$at_project" "$at_zone" --quiet
 else
-  check_other_zones '; nothing was deleted'
   say "no cluster $VOXSRC_CLUSTER: nothing to delete"
 fi
 # The NAT goes with its router, whatever VOXSRC_PRIVATE_NODES says by now; one that holds anything else is not ours.
@@ -120,9 +149,11 @@ if $with_identities; then
   done
 fi
 if ! $dry_run; then
-  left="$(gcloud compute disks list "$at_project" "--filter=$kfp_disks" '--format=value(name)' | tr '\n' ' ')" ||
+  # Those of another cluster are attached to its machines, as long as its Kubeflow Pipelines runs.
+  left="$(gcloud compute disks list "$at_project" "--filter=$kfp_disks AND -users:*" '--format=value(name)' | tr '\n' ' ')" ||
     die 'could not list the disks that are left; look with status.sh'
   [[ -z "$left" ]] ||
-    say "warning: disks of Kubeflow Pipelines are left, and cost money: $left(gcloud compute disks delete NAME --zone=ZONE)"
+    say "warning: disks of Kubeflow Pipelines are left that no machine uses, and cost money: $left(gcloud compute disks\
+ delete NAME --zone=ZONE). They do not tell their cluster: in a project with several, make sure that it is gone"
 fi
 $with_bucket || say "the bucket $VOXSRC_BUCKET is kept, and costs money: delete it with --with-bucket"

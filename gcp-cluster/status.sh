@@ -12,7 +12,8 @@ usage() {
 Usage: gcp-cluster/status.sh [options]
 
 Shows the cluster, its pools, its machines that run now, its router with Cloud NAT, and
-Kubeflow Pipelines' disks: all that costs money besides the bucket and the images. Changes nothing.
+Kubeflow Pipelines' disks (of all clusters of the project): all that costs money besides the
+bucket and the images. Changes nothing.
 TEXT
 }
 
@@ -22,8 +23,9 @@ need gcloud
 
 run gcloud container clusters list "$at_project" "--filter=name=$VOXSRC_CLUSTER" \
   '--format=table(name,location,status,currentNodeCount)'
-run gcloud container node-pools list "$at_project" "--cluster=$VOXSRC_CLUSTER" "$at_zone" \
-  '--format=table(name,config.machineType,config.spot,autoscaling.totalMaxNodeCount,status)'
+# `node-pools list` fails once the cluster is deleted, which is when the rest of this is wanted.
+run gcloud container clusters list "$at_project" "--filter=name=$VOXSRC_CLUSTER" '--flatten=nodePools[]' \
+  '--format=table(nodePools.name:label=POOL,nodePools.config.machineType,nodePools.config.spot,nodePools.autoscaling.totalMaxNodeCount,nodePools.status)'
 run gcloud compute instances list "$at_project" "--filter=name~^gke-$VOXSRC_CLUSTER-" \
   '--format=table(name,zone.basename(),machineType.basename(),scheduling.provisioningModel,status,creationTimestamp)'
 run gcloud compute routers list "$at_project" "--filter=name=$router_name" \

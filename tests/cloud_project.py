@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cloud_rules import Flags, State, check_nodes, expect, fail, projected
+from cloud_rules import Flags, State, check_nodes, expect, fail, flattened, projected
 
 ZONE = r"[a-z]+-[a-z]+\d-[a-f]"
 REGION = r"[a-z]+-[a-z]+\d"
@@ -80,13 +80,22 @@ class Gcloud:
             "location": bucket["location"].upper(),
             "public_access_prevention": "enforced" if "public-access-prevention" in flags else "inherited",
             "uniform_bucket_level_access": "uniform-bucket-level-access" in flags,
+            "soft_delete_policy": {
+                "retentionDurationSeconds": str(int(flags["soft-delete-duration"].removesuffix("d")) * 86400)
+            },
         }
-        self.print(projected(resource, self.flags["format"]))
+        if self.flags["format"] == "json(lifecycle_config)":
+            rules = bucket["lifecycle"] and {"lifecycle_config": bucket["lifecycle"]["lifecycle"]}
+            self.print(json.dumps(rules, indent=2, sort_keys=True))
+        else:
+            self.print(projected(resource, self.flags["format"]))
 
     def storage_buckets_create(self) -> None:
         self.place(REGION)
         self.check_soft_delete()
-        self.create("buckets", self.names[0].removeprefix("gs://"), location=self.flags["location"])
+        lifecycle = self.read_lifecycle() if "lifecycle-file" in self.flags else None
+        name = self.names[0].removeprefix("gs://")
+        self.create("buckets", name, location=self.flags["location"], lifecycle=lifecycle)
 
     def check_soft_delete(self) -> None:
         match = re.fullmatch(r"(\d+)d", self.flags["soft-delete-duration"])
@@ -96,10 +105,15 @@ class Gcloud:
 
     def storage_buckets_update(self) -> None:
         bucket = self.find("buckets", f"{self.names[0]} not found: 404.")
-        self.check_soft_delete()
-        bucket["flags"] = bucket["flags"] | {"soft-delete-duration": self.flags["soft-delete-duration"]}
-        bucket["lifecycle"] = json.loads(Path(self.flags["lifecycle-file"]).read_text())
-        for rule in bucket["lifecycle"]["lifecycle"]["rule"]:
+        if "soft-delete-duration" in self.flags:
+            self.check_soft_delete()
+        if "lifecycle-file" in self.flags:
+            bucket["lifecycle"] = self.read_lifecycle()
+        bucket["flags"] = bucket["flags"] | self.flags
+
+    def read_lifecycle(self) -> State:
+        lifecycle: State = json.loads(Path(self.flags["lifecycle-file"]).read_text())
+        for rule in lifecycle["lifecycle"]["rule"]:
             expect(rule["action"]["type"] in {"Delete", "AbortIncompleteMultipartUpload"}, "lifecycle action")
             known = {"age", "matchesPrefix", "matchesSuffix"}
             expect(rule["condition"].keys() <= known, f"lifecycle condition {rule['condition'].keys()}")
@@ -107,6 +121,7 @@ class Gcloud:
             expect(
                 all(len(value) <= 50 for value in rule["condition"].values() if isinstance(value, list)), "50"
             )
+        return lifecycle
 
     def storage_buckets_add_iam_policy_binding(self) -> None:
         self.find("buckets", f"{self.names[0]} not found: 404.")
@@ -118,12 +133,20 @@ class Gcloud:
 
     def artifacts_repositories_describe(self) -> None:
         self.place(REGION)
-        self.print(self.find("repositories", "NOT_FOUND: Requested entity was not found.")["format"])
+        repository = self.find("repositories", "NOT_FOUND: Requested entity was not found.")
+        resource = {
+            "name": self.names[0],
+            "format": repository["format"],
+            "description": repository["flags"].get("description"),
+            "cleanupPolicies": {policy["name"]: policy for policy in repository["cleanup"]},
+        }
+        self.print(projected(resource, self.flags["format"]))
 
     def artifacts_repositories_create(self) -> None:
         self.place(REGION)
         expect(self.flags["repository-format"] in {"docker", "python", "generic"}, "--repository-format")
-        self.create("repositories", self.names[0], format=self.flags["repository-format"].upper())
+        kind = self.flags["repository-format"].upper()
+        self.create("repositories", self.names[0], format=kind, cleanup=[])
 
     def artifacts_repositories_set_cleanup_policies(self) -> None:
         self.place(REGION)
@@ -233,7 +256,9 @@ class Gcloud:
         cluster["flags"] = cluster["flags"] | {name: self.flags[name] for name in given}
 
     def container_clusters_get_credentials(self) -> None:
-        self.find("clusters", "ResponseError: code=404, message=Not found: clusters.")
+        cluster = self.find("clusters", "ResponseError: code=404, message=Not found: clusters.")
+        # as while it is PROVISIONING
+        expect(cluster["status"] != "PROVISIONING", f"cluster {self.names[0]} is missing endpoint.")
         context = f"gke_{self.flags['project']}_{self.flags['location']}_{self.names[0]}"
         self.state["kubernetes"]["context"] = context
 
@@ -241,9 +266,12 @@ class Gcloud:
         cluster = self.find("clusters", "ResponseError: code=404, message=Not found: clusters.")
         place = cluster.get("flags", self.flags)["location"]
         expect(place == self.flags["location"], "code=404, message=Not found: clusters.")
+        expect(not self.state["operations"], "code=400, message=Cluster is running incompatible operation")
         # Without the namespace's deletion its disks are left.
-        self.state["disks"] = {"pvc-1": {}} if "namespace" in self.state["kubernetes"] else {}
-        self.state.update(clusters={}, pools={}, kubernetes={})
+        if "namespace" in self.state["kubernetes"]:
+            self.state["disks"]["pvc-1"] = {"users": []}
+        del self.state["clusters"][self.names[0]]
+        self.state.update(pools={}, kubernetes={})
 
     def container_operations_list(self) -> None:
         self.print(*self.state["operations"])
@@ -251,6 +279,8 @@ class Gcloud:
     def container_operations_wait(self) -> None:
         self.find("operations", "ResponseError: code=404, message=Not found: operation.")
         self.state["operations"] = {}
+        clusters = self.state["clusters"].items()
+        self.state["clusters"] = {name: each for name, each in clusters if each["status"] != "STOPPING"}
         for resource in [*self.state["clusters"].values(), *self.state["pools"].values()]:
             resource["status"] = "RUNNING"
 
@@ -359,17 +389,35 @@ class Gcloud:
             self.print(f"{metric},{limit:.1f},{usage:.1f}")
 
     def compute_disks_list(self) -> None:
-        self.print(*self.state["disks"])
+        described, _, unattached = self.flags["filter"].partition(" AND ")
+        expect(described.startswith("description~created-for/pvc/namespace"), described)
+        expect(unattached in {"", "-users:*"}, f"--filter={self.flags['filter']}")
+        self.print(
+            *(name for name, disk in self.state["disks"].items() if not (unattached and disk["users"]))
+        )
 
     def container_clusters_list(self) -> None:
-        named = self.flags["filter"].removeprefix("name=")
+        clusters = []
         for name, cluster in self.state["clusters"].items():
-            expect(name == named, f"--filter={self.flags['filter']}")
-            place = cluster.get("flags", {}).get("location", "")
-            self.print(place if self.flags["format"] == "value(location)" else name)
-
-    def container_node_pools_list(self) -> None:
-        self.print(*self.state["pools"])
+            flags = cluster.get("flags", {})
+            pools = self.state["pools"].items()
+            own = {"default-pool": flags} | {
+                pool: each["flags"] for pool, each in pools if each["flags"]["cluster"] == name
+            }
+            nodes = [
+                {"name": pool, "config": {"serviceAccount": each.get("service-account")}}
+                for pool, each in own.items()
+            ]
+            clusters.append({"name": name, "location": flags.get("location", ""), "nodePools": nodes})
+        if "filter" in self.flags:
+            clusters = [each for each in clusters if f"name={each['name']}" == self.flags["filter"]]
+        if "flatten" in self.flags:
+            clusters = flattened(clusters, self.flags["flatten"].removesuffix("[]"))
+        for cluster in clusters:
+            if self.flags["format"].startswith("table"):
+                self.print(cluster["nodePools"]["name"] if "flatten" in self.flags else cluster["name"])
+            else:
+                self.print(projected(cluster, self.flags["format"]))
 
     def compute_instances_list(self) -> None:
         self.print("NAME")

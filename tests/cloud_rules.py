@@ -50,8 +50,15 @@ def projected(resource: dict[str, Any], form: str) -> str:
     return separator.join(_field(resource, field.removesuffix(".list()")) for field in fields.split(","))
 
 
+def flattened(resources: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The resources once for each item of their list `name`, as `--flatten=name[]` has them."""
+    return [resource | {name: item} for resource in resources for item in resource.get(name, ())]
+
+
 def _field(resource: Any, path: str) -> str:
     name, _, rest = path.partition(".")
+    if rest == 'list(show="keys")':
+        return ",".join((resource or {}).get(name) or ())
     found = (resource or {}).get(name.removesuffix("[]"))
     if name.endswith("[]"):
         return ",".join(_field(item, rest) for item in found or ())

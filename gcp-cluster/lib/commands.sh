@@ -35,6 +35,17 @@ print_command() {
   printf '\n'
 }
 
+# command_line COMMAND…: prints a command to copy and paste on one line, for messages.
+command_line() {
+  local argument
+  quoted "$1"
+  shift
+  for argument in "$@"; do
+    printf ' '
+    quoted "$argument"
+  done
+}
+
 # run COMMAND…: the only way in which these scripts change anything. A failure is told with `hint`, if there is one.
 hint=''
 run() {
@@ -87,7 +98,7 @@ exists() {
     ! grep -qE 'NOT_FOUND|[Nn]ot found|code=404' "$errors"; }; then
     cat "$errors" >&2
     rm -f "$errors"
-    die "could not find out whether something exists: $(print_command "$@" | tr -d '\\\n' | tr -s ' ')"
+    die "could not find out whether something exists: $(command_line "$@")"
   fi
   rm -f "$errors"
   return "$status"
@@ -180,9 +191,10 @@ get_credentials() {
   run gcloud container clusters get-credentials "$VOXSRC_CLUSTER" "$at_project" "$at_zone"
 }
 
-# Waits for the operations on the cluster that a killed earlier run has left under way.
+# Waits for the operations on the cluster that a killed earlier run has left under way. A dry run asks nobody.
 wait_for_operations() {
   local operation operations
+  $dry_run && return
   operations="$(gcloud container operations list "$at_project" "$at_zone" \
     "--filter=status!=DONE AND targetLink~/clusters/$VOXSRC_CLUSTER(/|\$)" '--format=value(name)')" ||
     die "could not list the operations on cluster $VOXSRC_CLUSTER"

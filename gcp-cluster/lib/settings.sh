@@ -69,9 +69,25 @@ problem() {
   problems+="${problems:+$'\n'}$1"
 }
 
-# Adds to `problems` what is wrong between settings.
+# check_machine SETTING: adds to `problems` why a machine type cannot be had in a cluster as these scripts make it. From
+# docs.cloud.google.com/compute/docs/machine-resource: processors, and disks of each series.
+check_machine() {
+  local why=''
+  case "${!1%%-*}" in
+    t2a | c4a | n4a) why='ARM processors, which the images are not for' ;;
+    a4x) why='ARM processors, which the images are not for, and GPUs' ;;
+    n4 | n4d | c4 | c4d | h4d | m4 | x4) why='Hyperdisk alone, and the nodes here have Persistent Disk (pd-balanced)' ;;
+    a2 | a3 | a4 | g2 | g4) why='GPUs, and this pool is one without: see VOXSRC_GPU_TYPES' ;;
+  esac
+  [[ -z "$why" ]] ||
+    problem "$1: found ${!1}, a machine with $why; expected another series, such as e2, n2d, n2, c3 or c3d"
+}
+
+# Adds to `problems` what is wrong between settings, and what is known of their values.
 compare_settings() {
   local zone account host project
+  check_machine VOXSRC_SYSTEM_MACHINE_TYPE
+  check_machine VOXSRC_CPU_MACHINE_TYPE
   for zone in ${VOXSRC_ZONE//,/ } ${VOXSRC_NODE_ZONES//,/ }; do
     [[ "$zone" == "$VOXSRC_REGION"-? ]] ||
       problem "VOXSRC_ZONE, VOXSRC_NODE_ZONES: found $zone; expected zones of VOXSRC_REGION, $VOXSRC_REGION"

@@ -328,7 +328,10 @@ def test_a_cluster_in_another_zone_is_an_error_of_deletion_and_all_the_rest_stay
 
 def test_disks_that_are_left_are_named(ready: Cloud) -> None:
     done = ready.run("delete_cluster", "--skip-kfp", "--yes")
-    assert "disks of Kubeflow Pipelines are left, and cost money: pvc-1" in done.stderr
+    assert (
+        "disks of Kubeflow Pipelines are left that no machine uses, and cost money: pvc-1 (gcloud"
+        in done.stderr
+    )
 
 
 def test_status_changes_nothing(ready: Cloud) -> None:

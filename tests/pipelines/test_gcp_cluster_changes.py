@@ -65,17 +65,6 @@ def test_a_closed_cluster_is_not_opened_without_being_asked(cloud: Cloud) -> Non
     assert cloud.changing_calls() == []
 
 
-def test_a_bucket_that_exists_gets_its_rules_and_a_warning_if_it_is_open(cloud: Cloud) -> None:
-    done = cloud.run("create_storage", VOXSRC_SOFT_DELETE_DAYS="30")
-    assert cloud.state["buckets"]["some-bucket"]["flags"]["soft-delete-duration"] == "30d"
-    assert "warning" not in done.stderr
-    del cloud.state["buckets"]["some-bucket"]["flags"]["public-access-prevention"]
-    done = cloud.run("create_storage")
-    assert done.returncode == 0
-    assert "warning: it may be made public" in done.stderr
-    assert "gs://some-bucket --public-access-prevention --uniform-bucket-level-access" in done.stderr
-
-
 def test_the_most_nodes_of_pools_follow_the_settings(cloud: Cloud) -> None:
     done = cloud.run("setup", "--gpu", "none", VOXSRC_CPU_MAX_NODES="20", VOXSRC_SYSTEM_MAX_NODES="5")
     assert done.returncode == 0, done.stderr
@@ -166,6 +155,11 @@ def test_a_pool_with_another_account_is_an_error(cloud: Cloud) -> None:
             [],
             {"VOXSRC_KFP_NAMESPACE": "pipelines"},
             "VOXSRC_KFP_NAMESPACE: found pipelines; expected kubeflow",
+        ),
+        (
+            [],
+            {"VOXSRC_KUBERNETES_SERVICE_ACCOUNT": "runner"},
+            "VOXSRC_KUBERNETES_SERVICE_ACCOUNT: found runner; expected pipeline-runner",
         ),
     ],
 )

@@ -17,6 +17,8 @@ README = (ROOT / "README.md").read_text()
 CLUSTER_README = (SCRIPTS / "README.md").read_text()
 REGION = "us-central1"
 HOURS_A_MONTH = 730
+# Dollars an hour, from cloud.google.com/vpc/network-pricing (an external address in use) and nat/pricing.
+ADDRESS, NAT_OF_A_NODE = 0.005, 0.0014
 
 
 def section(text: str, heading: str) -> str:
@@ -96,8 +98,16 @@ def test_what_remains_idle_is_what_the_cost_command_assumes() -> None:
     assert f"each more or less {a_month:.0f} |" in rows
     disks = machines * DEFAULTS["pool_disk_gb"].value * region.boot_disk_gb_month.usd
     assert f"disks of {DEFAULTS['pool_disk_gb'].value:g} GB, Kubeflow" in rows
-    assert f"| {disks:.0f} + 4 + 6 |" in rows
-    assert f"[about {2 * a_month + disks + 10:.0f} dollars a month]" in README
+    addresses = machines * ADDRESS * HOURS_A_MONTH
+    claims = 2 * 20 * region.boot_disk_gb_month.usd
+    assert f"| {disks:.0f} + {claims:.0f} + {addresses:.0f} |" in rows
+    assert f"[about {2 * a_month + disks + claims + addresses:.0f} dollars a month]" in README
+    nat = (machines * NAT_OF_A_NODE + ADDRESS) * HOURS_A_MONTH
+    text = words(section(CLUSTER_README, "## Who may do what"))
+    assert f"{NAT_OF_A_NODE} dollars an hour for each node up to 32, {ADDRESS} for its own address," in text
+    assert f"for two permanent nodes {nat:.0f} dollars a month and their traffic" in text
+    assert f"where their addresses would cost {addresses:.0f}." in text
+    assert f"an external address, {ADDRESS}, on Spot" in CLUSTER_README
     stored = re.search(r"features, (\d+) GB", DEFAULTS["storage_gb"].basis)
     assert stored is not None
     cost = f"{int(stored[1]) * region.bucket_gb_month.usd:.1f}"

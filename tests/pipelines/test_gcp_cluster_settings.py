@@ -152,6 +152,31 @@ def test_another_namespace_is_refused_where_kfps_manifests_decide_it(tmp_path: P
     assert "VOXSRC_KFP_NAMESPACE: found pipelines; expected kubeflow" in done.stderr
 
 
+def test_another_account_is_refused_where_kfps_manifests_decide_it(tmp_path: Path) -> None:
+    done = dry_run(lines(VOXSRC_KUBERNETES_SERVICE_ACCOUNT="runner"), tmp_path, script="bind_identities")
+    assert done.returncode == 1
+    assert "VOXSRC_KUBERNETES_SERVICE_ACCOUNT: found runner; expected pipeline-runner" in done.stderr
+
+
+@pytest.mark.parametrize("setting", ["VOXSRC_CPU_MACHINE_TYPE", "VOXSRC_SYSTEM_MACHINE_TYPE"])
+def test_machines_that_the_cluster_cannot_have_are_refused_with_the_reason(
+    setting: str, tmp_path: Path
+) -> None:
+    for machine, reason in {
+        "c4-standard-8": "Hyperdisk alone",
+        "c4d-highmem-8": "Hyperdisk alone",
+        "n4-custom-8-16384": "Hyperdisk alone",
+        "c4a-standard-8": "ARM processors",
+        "t2a-standard-8": "ARM processors",
+        "g2-standard-8": "GPUs",
+    }.items():
+        done = dry_run(lines(**{setting: machine}), tmp_path)
+        assert done.returncode == 1
+        assert f"{setting}: found {machine}, a machine with {reason}" in done.stderr
+    for machine in ("c3-standard-8", "n2-custom-8-16384", "e2-medium", "custom-8-16384"):
+        assert dry_run(lines(**{setting: machine}), tmp_path).returncode == 0, machine
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_every_script_has_help_and_refuses_what_it_does_not_know(script: Path, tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("VOXSRC_")}

@@ -26,6 +26,7 @@ KFP_DEPLOYMENTS = (
     "workflow-controller",
 )
 _IDENTITY = "iam.gke.io/gcp-service-account"
+_RUNNER = "pipeline-runner"
 _SCRIPTS = "gcp-cluster"
 _PERMANENT = ("voxsrc/pool", "system")
 
@@ -95,19 +96,20 @@ def _service_account(cluster: Cluster, settings: Settings) -> Check:
     name = settings.get("VOXSRC_KUBERNETES_SERVICE_ACCOUNT") or ""
     wanted = settings.get("VOXSRC_SERVICE_ACCOUNT")
     what = f"service account {name}, bound to {wanted or 'a Google service account'}"
+    bind = f"{_SCRIPTS}/bind_identities.sh"
+    make = f"{_SCRIPTS}/install_kfp.sh makes it, then {bind} binds it"
+    if name != _RUNNER:
+        bind = make = (
+            f"{_SCRIPTS}/ makes and binds {_RUNNER} alone: correct VOXSRC_KUBERNETES_SERVICE_ACCOUNT, or "
+            "make and bind that one by hand"
+        )
     annotations = cluster.service_account(name)
     if annotations is None:
-        return Check(
-            what=what,
-            state="missing",
-            found="no such service account",
-            remedy=f"{_SCRIPTS}/install_kfp.sh makes it, then {_SCRIPTS}/bind_identities.sh binds it; or "
-            "correct VOXSRC_KUBERNETES_SERVICE_ACCOUNT",
-        )
+        return Check(what=what, state="missing", found="no such service account", remedy=make)
     bound = annotations.get(_IDENTITY)
     if bound is None or (wanted and bound != wanted):
         found = f"bound to {bound}" if bound else f"no annotation {_IDENTITY}"
-        return Check(what=what, state="missing", found=found, remedy=f"{_SCRIPTS}/bind_identities.sh")
+        return Check(what=what, state="missing", found=found, remedy=bind)
     return Check(what=what, state="ok", found=f"bound to {bound}")
 
 
