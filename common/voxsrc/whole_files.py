@@ -1,19 +1,36 @@
-"""Whether a file of audio is whole, told from the sizes that its container states.
+"""Whether a file of audio is whole, one recording and not too long, told from what its container states.
 
-Decoders read many a cut file without a word. Each function raises AudioError `truncated`, and returns if the
-file is whole, is of another format, or does not say.
+Decoders read many a cut file without a word, and only the first of several that were joined (`cat a b > c`).
+Each check raises AudioError `truncated` or `undecodable`, and returns if the file is whole, is of another
+format, or does not say.
 """
 
+import re
 import struct
 
+from voxsrc.audio_format import end_of_id3
 from voxsrc.errors import AudioError
 
+# Of all channels: 4 GiB of float32, 18.6 hours at 16 kHz or 3.1 of stereo at 48 kHz.
+MOST_SAMPLES = 1 << 30
 # What a wav file that was written into a pipe gives as a size.
 UNKNOWN_WAV_SIZES = (0, 0xFFFF_FFFF, 0x7FFF_FFFF)
 
-_OGG_LAST_PAGE = 0x04
+_OGG_FIRST_PAGE, _OGG_LAST_PAGE = 0x02, 0x04
+# A block with STREAMINFO, always the first and of 34 bytes, follows; it may be the last block, too.
+_FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 _MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
 _LONGEST_EBML_NAME, _LONGEST_EBML_SIZE = 4, 8
+
+
+def check_length(num_samples: int) -> None:
+    """Refuses more samples, those of all channels, than memory should be asked for."""
+    if num_samples > MOST_SAMPLES:
+        raise AudioError(
+            "undecodable",
+            f"{num_samples} samples in all channels, by a damaged header perhaps; at most {MOST_SAMPLES} "
+            "are decoded: cut a longer recording into parts",
+        )
 
 
 def check_wav(data: bytes) -> None:
@@ -21,31 +38,52 @@ def check_wav(data: bytes) -> None:
     if data[:4] not in (b"RIFF", b"RF64") or data[8:12] != b"WAVE":
         return
     position, long_size = 12, None
+    file_size = struct.unpack_from("<I", data, 4)[0]
     while position + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, position)
         if name == b"ds64" and position + 24 <= len(data):
-            long_size = struct.unpack_from("<Q", data, position + 16)[0]
+            file_size, long_size = struct.unpack_from("<QQ", data, position + 8)
         if name == b"data":
             size = size if long_size is None else long_size
             if size not in UNKNOWN_WAV_SIZES and position + 8 + size > len(data):
                 raise AudioError(
                     "truncated", f"{len(data) - position - 8} bytes of {size} that the wav header declares"
                 )
+            if begins_wav(data, 8 + file_size):
+                raise _joined(8 + file_size)
             return
         position += 8 + size + size % 2
     raise AudioError("truncated", "the wav file ends before its data chunk")
 
 
+def begins_wav(data: bytes, position: int) -> bool:
+    """Whether a RIFF or RF64 file begins there."""
+    return data.startswith((b"RIFF", b"RF64"), position) and data.startswith(b"WAVE", position + 8)
+
+
+def check_flac(data: bytes, start: int = 0) -> None:
+    """Looks for the beginning of another stream than the first, at `start` or behind."""
+    start = max(start, end_of_id3(data) + 4)
+    # To search for bytes is many times as fast as for a pattern.
+    while (start := data.find(b"fLaC", start)) >= 0:
+        if _FLAC_START.match(data, start):
+            raise _joined(start)
+        start += 4
+
+
 def check_ogg(data: bytes) -> None:
-    """Walks the pages to the one marked as the last."""
-    position, is_last = 0, False
+    """Walks the pages to the one marked as the last; the first ones of all streams must come first."""
+    position, is_first, is_last = 0, True, False
     while data[position : position + 4] == b"OggS":
         num_segments = data[position + 26] if position + 26 < len(data) else 0
         body = position + 27 + num_segments
         end = body + sum(data[position + 27 : body])
         if end > len(data):
             raise AudioError("truncated", f"{len(data)} bytes; the Ogg page at {position} needs {end}")
-        position, is_last = end, bool(data[position + 5] & _OGG_LAST_PAGE)
+        kind = data[position + 5]
+        if kind & _OGG_FIRST_PAGE and not is_first:
+            raise _joined(position)
+        position, is_first, is_last = end, bool(kind & _OGG_FIRST_PAGE), bool(kind & _OGG_LAST_PAGE)
     if position and not is_last:
         raise AudioError(
             "truncated", f"the last Ogg page, which ends at {position}, is not marked as the last"
@@ -53,8 +91,8 @@ def check_ogg(data: bytes) -> None:
 
 
 def check_mp4(data: bytes) -> None:
-    """Walks the outermost boxes to the end of the file."""
-    position = 0
+    """Walks the outermost boxes to the end of the file, of which one alone tells what is in it."""
+    position, names = 0, set[bytes]()
     while position < len(data):
         size, name = struct.unpack_from(">I4s", data.ljust(position + 16, b"\0"), position)
         if size == 0:  # by definition: up to the end of the file
@@ -64,6 +102,9 @@ def check_mp4(data: bytes) -> None:
         if size < 8 or position + size > len(data):
             box = name.decode("ascii", "replace")
             raise AudioError("truncated", f"{len(data)} bytes; the box {box!r} at {position} needs {size}")
+        if name == b"moov" and name in names and b"moof" not in names:  # of fragments, each may be told anew
+            raise _joined(position)
+        names.add(name)
         position += size
 
 
@@ -88,3 +129,10 @@ def check_matroska(data: bytes) -> None:
                 "truncated", f"{len(data)} bytes; the element {name.hex()} at {position} needs {end}"
             )
         position = end
+
+
+def _joined(position: int) -> AudioError:
+    return AudioError(
+        "undecodable",
+        f"another recording begins at byte {position}: several files joined; store each as a file of its own",
+    )

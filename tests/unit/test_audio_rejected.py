@@ -157,9 +157,9 @@ def test_the_most_samples_of_all_channels(name: str, monkeypatch: pytest.MonkeyP
     rate_hz = 48_000 if name == "webm" else 16_000
     data = {**LOSSLESS, **LOSSY}[name](np.stack([noise(0.5, rate_hz), noise(0.5, rate_hz)], axis=1), rate_hz)
     length = 2 * len(decode(data).waveform) * rate_hz // 16_000
-    monkeypatch.setattr("voxsrc.audio._MOST_SAMPLES", length + 4 * 2_048)
+    monkeypatch.setattr("voxsrc.whole_files.MOST_SAMPLES", length + 4 * 2_048)
     decode(data)
-    monkeypatch.setattr("voxsrc.audio._MOST_SAMPLES", length - 4 * 2_048)
+    monkeypatch.setattr("voxsrc.whole_files.MOST_SAMPLES", length - 4 * 2_048)
     assert reason_of(data) == "undecodable"
 
 
