@@ -6,7 +6,7 @@ after a resumption, and its uploads cannot resume from a partly accepted chunk.
 
 import base64
 import json
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 from urllib.parse import quote
 
 import google_crc32c
@@ -109,7 +109,11 @@ class _Download:
         return self._position
 
     def attempt(self) -> None:
-        with _get(connection(), self._uri, f"{self._position}-" if self._position else None) as response:
+        try:
+            response = _get(connection(), self._uri, f"{self._position}-" if self._position else None)
+        except api.RequestRangeNotSatisfiable:
+            self._fail(f"is now no longer than the {self._position} bytes that were read")
+        with response:
             generation = _generation(response)
             if not self._position:
                 self.generation, self.crc32c = generation, _stored_crc32c(response)
@@ -123,7 +127,7 @@ class _Download:
         if (found := crc32c_text(self._checksum)) != self.crc32c:
             self._fail(f"has CRC32C {found} after {self._position} bytes, expected {self.crc32c}")
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, what: str) -> NoReturn:
         """Starts again from the first byte, a few times."""
         if self._starts == MAX_STARTS:
             raise StorageError(

@@ -2,9 +2,10 @@
 
 A write goes to a temporary file in the target's folder, is synced, and replaces the target by rename.
 Temporary files are numbered slots, `.voxsrc-tmp-0` and so on, each held by a lock while its writer lives:
-what a killed writer left is taken over by the next one, so that a folder never has more of them than it had
-writers at one time. Renames in a folder happen under a lock on the folder, which makes check-and-replace one
-step for all processes on the machine (and across machines where the file system's locks are).
+what a killed writer left is removed by the next one of the same user, so that a folder never has more of them
+than it had writers at one time. Renames in a folder happen under a lock on the folder, which makes
+check-and-replace one step for all processes on the machine (and across machines where the file system's locks
+are).
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from typing import BinaryIO
 
 from voxsrc.errors import NotFoundError, PermissionDeniedError, PreconditionFailedError, StorageError
 from voxsrc.storage.backend import TEMP_PREFIX, Backend, Data, ObjectInfo
+from voxsrc.storage.links import is_repeated, leads_to
 from voxsrc.storage.target import target_of
 from voxsrc.storage.uri import local_path
 
@@ -27,6 +29,8 @@ COPY_BYTES = 4 << 20
 
 # Error numbers of `flock` on a file system that has no locks.
 LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 @contextmanager
@@ -43,6 +47,8 @@ def translated(path: str, action: str) -> Iterator[None]:
     except IsADirectoryError as error:
         raise StorageError(f"{path}: cannot {action}: it is a folder; expected a file") from error
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotFoundError(f"{path}: cannot {action}: its links lead in a circle; mend them") from error
         raise StorageError(f"{path}: cannot {action}: {error.strerror or error}") from error
 
 
@@ -76,17 +82,15 @@ def _folder_lock(folder: Path, *, required: bool) -> Iterator[None]:
 
 
 def _claim_temp(folder: Path) -> tuple[int, Path]:
-    """Opens the first slot that no living writer holds. Returns (descriptor, path), locked and empty."""
+    """Makes the first slot that no living writer and no other user has: (descriptor, path), locked, empty."""
     slot = 0
     while True:
         path = folder / f"{TEMP_PREFIX}{slot}"
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        except PermissionError:
-            if not os.path.lexists(path):  # the folder is closed to us, not a slot of another user
-                raise
+        opened = _open_slot(path)
+        if opened is None:
             slot += 1
             continue
+        descriptor, is_new = opened
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -97,14 +101,39 @@ def _claim_temp(folder: Path) -> tuple[int, Path]:
             os.close(descriptor)
             if error.errno not in LOCKS_UNSUPPORTED:
                 raise
-            path.unlink()
+            path.unlink(missing_ok=True)
             path = folder / f"{TEMP_PREFIX}{os.urandom(8).hex()}"
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), path
-        # Between our open and our lock the last owner may have renamed this very file to its target.
+            return os.open(path, _NEW_FILE, 0o666), path
+        # Between our opening and our lock the last owner may have renamed this very file to its target.
         if is_at(descriptor, path):
-            os.ftruncate(descriptor, 0)
-            return descriptor, path
+            if is_new:
+                return descriptor, path
+            path.unlink()  # a new one has the mode that our umask gives
         os.close(descriptor)
+
+
+def _open_slot(path: Path) -> tuple[int, bool] | None:
+    """Opens a slot, or makes it. Returns (descriptor, whether it was made), or None if it is not this user's.
+
+    Others' files may be written to where a group shares a folder, but not be given a time, nor be removed if
+    the folder is sticky.
+    """
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, _NEW_FILE, 0o666), True
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:  # published or removed just now
+            continue
+        except OSError as error:
+            if isinstance(error, PermissionError) or error.errno == errno.ELOOP:
+                return None
+            raise
+        # A file that was made by us may well have another owner: network file systems map users.
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            return descriptor, False
+        os.close(descriptor)
+        return None
 
 
 def is_at(descriptor: int, path: Path) -> bool:
@@ -170,8 +199,10 @@ def replacing(
                 os.fsync(descriptor)
                 info = _publish(descriptor, temp, target, if_generation_match)
         except BaseException:
-            if is_at(descriptor, temp):  # once renamed, the slot may be another writer's
-                temp.unlink()
+            # Why the write has failed is what matters, and the next writer removes what is left.
+            with contextlib.suppress(OSError):
+                if is_at(descriptor, temp):  # once renamed, the slot may be another writer's
+                    temp.unlink()
             raise
         written.append(ObjectInfo(path, info.size, info.generation, None))
     finally:
@@ -216,13 +247,13 @@ class LocalBackend:
     def _walk(self, folder: str, recursive: bool, listed: dict[str, None]) -> Iterator[ObjectInfo]:
         with translated(folder or "/", "list"), os.scandir(folder or "/") as scan:
             # A folder sorts as if its name ended in "/": then depth first gives the order of full names.
-            entries = sorted((os.fsencode(e.name) + (b"/" if e.is_dir() else b""), e) for e in scan)
+            entries = sorted((os.fsencode(e.name) + (b"/" if leads_to(e.is_dir) else b""), e) for e in scan)
         for key, entry in entries:
             path = f"{folder}/{entry.name}"
             if key.endswith(b"/"):
                 if recursive and not (entry.is_symlink() and is_repeated(path, listed)):
                     yield from self._walk(path, recursive, listed)
-            elif entry.is_file() and not entry.name.startswith(TEMP_PREFIX):
+            elif leads_to(entry.is_file) and not entry.name.startswith(TEMP_PREFIX):
                 with contextlib.suppress(FileNotFoundError):  # removed since the scan
                     yield _info(path, entry.stat())
 
@@ -273,21 +304,6 @@ class LocalBackend:
             return
         with translated(str(path), "delete"), _folder_lock(path.parent, required=False):
             path.unlink(missing_ok=missing_ok)
-
-
-def is_repeated(link: str, listed: dict[str, None]) -> bool:
-    """Whether a link to a folder leads into a listed tree, or above the root; else adds it to `listed`.
-
-    Args:
-        link: Its path.
-        listed: Real paths of the root, first, and of all links that were followed.
-    """
-    real = Path(os.path.realpath(link))
-    root = Path(next(iter(listed)))
-    if real in root.parents or any(str(folder) in listed for folder in (real, *real.parents)):
-        return True
-    listed[str(real)] = None
-    return False
 
 
 def open_file(uri: str) -> BinaryIO:
