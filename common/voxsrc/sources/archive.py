@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import BinaryIO, Self, cast
 
@@ -151,13 +152,20 @@ class TarSource(_ArchiveSource):
                     if entry.isfile() and not entry.issparse():
                         path, size = entry.name.removeprefix("./"), entry.size
                         scan.add(Member(path, size, entry.offset_data, size, "stored", stamp=stamp))
+                    elif entry.islnk() and (linked := scan.members.get(entry.linkname.removeprefix("./"))):
+                        scan.add(replace(linked, path=entry.name.removeprefix("./")))
                     elif not entry.isdir():
                         scan.skipped["not_a_file"] += 1
                     # tarfile remembers every entry it has seen; a million of them would fill the memory.
                     archive.members = []  # type: ignore[attr-defined]
-            # The checksum of a compressed stream stands at its very end.
-            while self._compression and self._stream().read(_SKIP_BYTES):
-                pass
+            # The checksum of a compressed stream stands at its very end; of a plain tar mere padding follows.
+            while behind := self._stream().read(_SKIP_BYTES):
+                if behind.strip(b"\0"):
+                    raise CorpusError(
+                        f"{self.uri}: more follows the end of the tar; of several tars joined by `cat` only "
+                        "the first would be read: name each as an audio of its own, or join them by "
+                        "`tar --concatenate`"
+                    )
         except _TAR_ERRORS as error:
             raise CorpusError(f"{self.uri} is not a whole tar archive ({error}); fetch it again") from error
         self.close()
@@ -165,9 +173,13 @@ class TarSource(_ArchiveSource):
 
     def read_all(self, members: Iterable[Member]) -> Iterator[ReadResult]:
         """The bytes of each member."""
+        read_at, data = -1, b""
         for member in members:
             if problem := too_large(member):
                 yield problem
+                continue
+            if member.offset == read_at:  # hard links; a compressed stream would have to begin anew
+                yield data
                 continue
             stream = self._stream()
             if self._compression and stream.tell() > member.offset:
@@ -180,6 +192,7 @@ class TarSource(_ArchiveSource):
                 raise CorpusError(f"{self.uri} is damaged before {member.path} ({error})") from error
             if len(data) != member.size:
                 raise CorpusError(f"{self.uri} ends within {member.path}: {len(data)} bytes of {member.size}")
+            read_at = member.offset
             yield data
 
     def _stream(self) -> BinaryIO:

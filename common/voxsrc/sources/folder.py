@@ -1,5 +1,6 @@
 """A folder of audio files, on a disk or in a bucket."""
 
+import errno
 import os
 import stat as stat_module
 from collections import deque
@@ -22,12 +23,15 @@ from voxsrc.sources.base import (
     too_large,
     without_suffix,
 )
-from voxsrc.storage.local import is_repeated, translated
+from voxsrc.storage.links import is_repeated, leads_to
+from voxsrc.storage.local import translated
 
 # A bucket answers a small read in some 30 ms, in which a core decodes a minute and a half of audio.
 _READS_AHEAD = 32
 _PREFIX_DEPTH = 2
 _FEW_FOLDERS = 8
+# A shuffled list comes back to every folder, of which VoxCeleb2 has 150,000: some 100 bytes for each file.
+_KEPT_FOLDERS = 1 << 18
 
 
 class LocalFolderSource:
@@ -36,7 +40,8 @@ class LocalFolderSource:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._root = Path(storage.local_path(uri))
-        self._names = lru_cache(maxsize=256)(self._names_by_stem)
+        self._suffixes: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._names = lru_cache(maxsize=_KEPT_FOLDERS)(self._suffixes_by_stem)
 
     def scan(self) -> Scan:
         """Walks the folder, in bytewise order of the paths; passes over what is hidden or may not be read."""
@@ -47,10 +52,12 @@ class LocalFolderSource:
     def find(self, path: str) -> Member | None:
         """The file with this path, or one that differs in its suffix alone."""
         folder, _, name = path.rpartition("/")
-        candidates = self._names(folder).get(without_suffix(name), [])
-        found = name if name in candidates else next(iter(candidates), None)
-        if found is None:
+        stem = without_suffix(name)
+        suffixes = self._names(folder).get(stem)
+        if suffixes is None:
             return None
+        listed = name[len(stem) :]
+        found = stem + (listed if listed in suffixes else suffixes[0])
         relative = f"{folder}/{found}" if folder else found
         info = storage.stat(storage.join(self.uri, relative))
         return Member(relative, info.size, stamp=stamp_of(info))
@@ -138,20 +145,26 @@ class LocalFolderSource:
         with translated(str(path), "list"), os.scandir(path) as entries:
             return sorted(e.name for e in entries if not is_hidden(e.name) and _is_folder(e))
 
-    def _names_by_stem(self, folder: str) -> dict[str, list[str]]:
+    def _suffixes_by_stem(self, folder: str) -> dict[str, tuple[str, ...]]:
+        """The suffixes under which a folder has an audio file, the preferred one first."""
         path = self._root / folder
         try:
             with translated(str(path), "list"), os.scandir(path) as entries:
                 names = [
                     e.name
                     for e in entries
-                    if e.name.lower().endswith(AUDIO_SUFFIXES) and not is_hidden(e.name) and e.is_file()
+                    if e.name.lower().endswith(AUDIO_SUFFIXES)
+                    and not is_hidden(e.name)
+                    and leads_to(e.is_file)
                 ]
         except NotFoundError:
             return {}
-        by_stem: dict[str, list[str]] = {}
+        by_stem: dict[str, tuple[str, ...]] = {}
         for name in sorted(names, key=lambda n: AUDIO_SUFFIXES.index(PurePosixPath(n).suffix.lower())):
-            by_stem.setdefault(without_suffix(name), []).append(name)
+            stem = without_suffix(name)
+            suffixes = (*by_stem.get(stem, ()), name[len(stem) :])
+            # Of most files equal: one object for all of them.
+            by_stem[stem] = self._suffixes.setdefault(suffixes, suffixes)
         return by_stem
 
 
@@ -200,7 +213,7 @@ class BucketFolderSource(ScannedSource):
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether it is a folder or a link to one, as far as may be known."""
     try:
-        return entry.is_dir()
+        return leads_to(entry.is_dir)
     except PermissionError:
         return False
 
@@ -213,6 +226,10 @@ def _add_file(relative: str, entry: os.DirEntry[str], scan: Scan) -> None:
     except PermissionError:
         scan.skipped["unreadable"] += 1
         return
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link in a circle
+            return
+        raise
     if stat_module.S_ISREG(status.st_mode):
         scan.add(Member(relative, status.st_size, stamp=status.st_mtime_ns))
 
