@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evaluator.report import Comparison, Condition, Estimate, System
@@ -21,7 +21,7 @@ from evaluator.report.confusion import (
 )
 from evaluator.report.intervals import affordable_resamples, det_band
 from evaluator.report.metric import METRICS, metrics_at
-from evaluator.report.operating import bayes_threshold, eer_point, min_dcf_point, named_points, point_at
+from evaluator.report.operating import min_dcf_point, named_points, point_at
 from evaluator.report.plots.calibration import bayes_errors
 from evaluator.report.sections.groups import by_condition, condition_table
 from evaluator.report.sections.results import comparison_table, headline_table
@@ -30,6 +30,7 @@ from evaluator.report.tables import number_text, p_text, percentage
 from report_data import small_report
 from voxsrc.metrics import (
     actual_dcf,
+    eer_point,
     equal_error_rate,
     error_rates,
     min_dcf,
@@ -206,6 +207,7 @@ def test_quantile_labels() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6) | st.just(math.nan), min_size=1, max_size=200))
+@example([0, 0, 1, 2, 3, 4, -1011, -1011, -1012])  # -1011 is rounded to -1010
 @settings(max_examples=60)
 def test_labels_of_bins_are_true(values: list[float]) -> None:
     """Every number is in a group whose label admits it, and no group is empty."""
@@ -289,9 +291,10 @@ def test_operating_points() -> None:
         point = min_dcf_point(rates, p_target)
         cost = p_target * point.false_rejects + (1 - p_target) * point.false_accepts
         assert cost / min(p_target, 1 - p_target) == pytest.approx(min_dcf(rates, p_target))
-    assert bayes_threshold(0.05) == pytest.approx(math.log(19))
     assert list(named_points(rates, None, (0.05,))) == ["equal error rate", f"minDCF (5{NBSP}%)"]
-    assert len(named_points(rates, rates, (0.05, 0.01))) == 5
+    points = named_points(rates, rates, (0.05, 0.01))
+    assert len(points) == 5
+    assert points[f"Bayes threshold (5{NBSP}%)"].threshold == pytest.approx(math.log(19))
 
 
 def test_bayes_errors_are_the_costs_of_all_priors() -> None:

@@ -150,8 +150,9 @@ def _by_number(values: NDArray[np.float64]) -> Groups:
     else:
         quantiles = np.quantile(values[known], np.arange(1, _QUANTILE_BINS) / _QUANTILE_BINS)
         rounded = np.unique([float(f"{edge:.3g}") for edge in quantiles])
-        # An edge at the least value would leave the bin below it empty.
-        edges = rounded[(rounded > distinct[0]) & (rounded <= distinct[-1])]
+        # One edge for each cut between values: no bin is empty.
+        cuts, first = np.unique(np.searchsorted(distinct, rounded), return_index=True)
+        edges = rounded[first[(cuts > 0) & (cuts < len(distinct))]]
         members[known] = np.searchsorted(edges, values[known], side="right")
         labels = _interval_labels(edges.tolist())
     return _with_unknown(labels, members)
