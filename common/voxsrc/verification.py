@@ -180,11 +180,12 @@ class Verifier:
         for note in (*matching.notes, *report.notes(self._spec)):
             self._warn(f"{audio_uri}: {note}")
         if not len(embeddings):
-            raise EmbeddingError(
+            unusable = EmbeddingError(
                 f"none of the {len(matching.pairs)} recordings of {audio_uri} is usable",
                 report.reasons,
                 _ENROLL_REMEDY,
             )
+            raise VerificationError(str(unusable)) from unusable
         if report.reasons:
             name, reason = next(iter(report.reasons.items()))
             self._warn(

@@ -8,10 +8,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluator.report.operating import eer_point
 from evaluator.report.plots import det
 from evaluator.report.plots.drawing import Plot
-from voxsrc.metrics import error_rates, min_dcf, probit
+from voxsrc.metrics import eer_point, error_rates, min_dcf, probit
 
 
 def useless_scores(num_of_each: int) -> tuple[np.ndarray, np.ndarray]:

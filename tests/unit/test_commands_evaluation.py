@@ -173,8 +173,8 @@ def test_mistakes_in_the_set_up_are_told(voxsrc: Command, corpus: Corpus) -> Non
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"p-target": "1"}, "p_target is 1, expected a probability"),
-        ({"resamples": "-1"}, "resamples is -1, expected 0 or more"),
+        ({"p-target": "1"}, "--p-target is 1; expected a probability"),
+        ({"resamples": "-1"}, "--resamples is -1; expected at least 0"),
         ({"scores": "absent.txt"}, "absent.txt"),
     ],
 )

@@ -136,7 +136,7 @@ def test_what_verify_cannot_use(run: Run, model: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ((a, tmp_path / "none.wav", "--model", model), "none.wav"),
         ((a, a, "--model", tmp_path / "none"), "model.yaml"),
-        ((a, a, "--model", model, "--prior", "1"), "prior: found 1.0"),
+        ((a, a, "--model", model, "--prior", "1"), "--prior is 1; expected a probability between 0 and 1"),
         ((a, a, "--model", model, "--device", "tpu"), "device is 'tpu'; expected auto, cpu, cuda or cuda:N"),
     ):
         outcome = run("verify", *arguments)

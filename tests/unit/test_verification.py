@@ -9,7 +9,6 @@ import pytest
 
 from audio_files import noise, tone, wav
 from tiny_models import EMBEDDING_DIM, make_model
-from voxsrc.embedding import EmbeddingError
 from voxsrc.embedding.embedder import Embedder
 from voxsrc.errors import ConfigError, CorpusError, NotFoundError
 from voxsrc.identification import Enrollment, identify
@@ -144,7 +143,7 @@ def test_a_recording_of_hours_is_refused_before_it_fills_the_memory(model: str, 
         verifier.embed(tmp_path / "podcast.wav")
     message = str(caught.value)
     assert "podcast.wav cannot be used: too_long: 98 frames, at most 50" in message
-    assert "cut the recording" in message and "give a recording of speech" not in message
+    assert message.endswith("cut the recording") and "give a recording of speech" not in message
     assert verifier.embed(recording(tmp_path / "short.wav", seconds=0.4)).shape == (EMBEDDING_DIM,)
 
 
@@ -237,7 +236,8 @@ def test_enrolments_that_cannot_be_used(
         verifier.enroll(str(tmp_path / "flat"))
     recording(tmp_path / "bad/ann/a.wav").write_bytes(b"nothing")
     with pytest.raises(
-        EmbeddingError, match=r"none of the 1 recordings of .*bad is usable \(1 undecodable\)"
+        VerificationError,
+        match=r"none of the 1 recordings of .*bad is usable \(1 undecodable\); give .*\nann/a.wav",
     ):
         verifier.enroll(str(tmp_path / "bad"))
     recording(tmp_path / "bad/bob/b.wav")

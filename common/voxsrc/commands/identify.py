@@ -6,13 +6,13 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from voxsrc.command import EXIT_FAILED, add_debug_flag
+from voxsrc.command import EXIT_FAILED, add_debug_flag, warn
 from voxsrc.commands.verify import (
     NO_CALIBRATION,
     add_decision_options,
     calibrated_on,
+    check_decision_options,
     unreachable,
-    warn,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +52,11 @@ def _identify(parsed: argparse.Namespace) -> int:
 
     Recordings that cannot be used are reported beside the answers for the others; the exit code is then 1.
     """
+    from voxsrc.errors import ConfigError
+
+    if parsed.top < 1:
+        raise ConfigError(f"--top is {parsed.top}; expected at least 1")
+    check_decision_options(parsed)
     from voxsrc.verification import Verifier
 
     warnings: list[str] = []

@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from voxsrc.command import add_debug_flag
+from voxsrc.command import add_debug_flag, warn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +65,7 @@ def _metrics(parsed: argparse.Namespace) -> None:
         num_resamples=parsed.resamples,
     )
     for warning in summary["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     print(json.dumps(summary, indent=1, ensure_ascii=False) if parsed.json else _readable(summary))
 
 
@@ -101,9 +100,9 @@ def summarise(
 
     name, compare_uri = named_scores(compare) if compare else ("", "")
     if not 0 < p_target < 1:
-        raise ConfigError(f"p_target is {p_target:g}, expected a probability between 0 and 1")
+        raise ConfigError(f"--p-target is {p_target:g}; expected a probability between 0 and 1")
     if num_resamples < 0:
-        raise ConfigError(f"resamples is {num_resamples}, expected 0 or more")
+        raise ConfigError(f"--resamples is {num_resamples}; expected at least 0")
     trials = read_trials(trials_uri)
     if trials.labels is None:
         raise CorpusError(f"{trials_uri} has no labels; error rates need lines `1|0 path path`")
@@ -186,9 +185,15 @@ def _measure(
     num_resamples: int,
     warnings: list[str],
 ) -> "tuple[dict[str, Any], Resamples | None]":
-    import numpy as np
-
-    from voxsrc.metrics import MetricError, Statistic, equal_error_rate, error_rates, min_dcf, resample
+    from voxsrc.metrics import (
+        MetricError,
+        Statistic,
+        eer_point,
+        equal_error_rate,
+        error_rates,
+        min_dcf,
+        resample,
+    )
 
     statistics: dict[str, Statistic] = {
         "eer": equal_error_rate,
@@ -207,9 +212,7 @@ def _measure(
         interval = resamples.interval(name, _LEVEL) if resamples else None
         figures[name] = statistic(rates)
         figures[f"{name}_interval"] = [interval.low, interval.high] if interval else None
-    # The highest threshold at which as many non-target trials are accepted as targets are rejected.
-    crossing = int(np.argmax(rates.false_rejects <= rates.false_accepts))
-    figures["eer_threshold"] = float(rates.thresholds[crossing])
+    figures["eer_threshold"] = eer_point(rates).threshold
     if figures["eer"] > 0.5:
         warnings.append("EER above 50 %; are the scores distances? Higher must mean the same speaker")
     return figures, resamples

@@ -3,10 +3,10 @@
 import argparse
 import dataclasses
 import json
-import sys
+import math
 from typing import TYPE_CHECKING
 
-from voxsrc.command import add_debug_flag
+from voxsrc.command import add_debug_flag, warn
 
 if TYPE_CHECKING:
     from voxsrc.scoring.calibration import LogisticCalibration
@@ -38,9 +38,14 @@ def add_decision_options(command: argparse.ArgumentParser, prior_help: str) -> N
     )
 
 
-def warn(message: str) -> None:
-    """One line on stderr."""
-    print(f"warning: {message}", file=sys.stderr)
+def check_decision_options(parsed: argparse.Namespace) -> None:
+    """Raises ConfigError, naming the flag, on a value out of range, before a model is loaded."""
+    from voxsrc.errors import ConfigError
+
+    if not 0 < parsed.prior < 1:
+        raise ConfigError(f"--prior is {parsed.prior:g}; expected a probability between 0 and 1")
+    if parsed.threshold is not None and not -1 <= parsed.threshold <= 1:
+        raise ConfigError(f"--threshold is {parsed.threshold:g}; expected a cosine from -1 to 1")
 
 
 def calibrated_on(calibration: "LogisticCalibration") -> str:
@@ -73,6 +78,12 @@ NO_CALIBRATION = (
 
 def _verify(parsed: argparse.Namespace) -> None:
     """Compares the speakers of two recordings: prints score, probability and decision, and why."""
+    from voxsrc.errors import ConfigError
+
+    check_decision_options(parsed)
+    for flag, cost in (("--c-miss", parsed.c_miss), ("--c-fa", parsed.c_fa)):
+        if not 0 < cost < math.inf:
+            raise ConfigError(f"{flag} is {cost:g}; expected a positive cost")
     from voxsrc.verification import Verifier
 
     warnings: list[str] = []

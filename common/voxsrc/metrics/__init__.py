@@ -1,8 +1,9 @@
 """The numbers that a verification system is judged by, and how sure they are. Imports nothing but NumPy.
 
 `error_rates` makes operating points of scores; `equal_error_rate` and `min_dcf` read them, as the VoxSRC
-challenge defines both. `actual_dcf`, `cllr` and `min_cllr` judge log-likelihood ratios. `resample` gives
-speaker-bootstrap intervals of any of them, and `paired_differences` tests two systems on the same trials.
+challenge defines both, and `eer_point` gives the threshold of the first. `actual_dcf`, `cllr` and `min_cllr`
+judge log-likelihood ratios. `resample` gives speaker-bootstrap intervals of any of them, and
+`paired_differences` tests two systems on the same trials.
 """
 
 from voxsrc.metrics.bootstrap import (
@@ -26,9 +27,11 @@ from voxsrc.metrics.llr_costs import (
 from voxsrc.metrics.rates import (
     ErrorRates,
     MetricError,
+    OperatingPoint,
     SortedTrials,
     Statistic,
     Ties,
+    eer_point,
     equal_error_rate,
     error_rates,
     min_dcf,
@@ -39,6 +42,7 @@ __all__ = [
     "ErrorRates",
     "Interval",
     "MetricError",
+    "OperatingPoint",
     "PairedDifference",
     "Resamples",
     "SortedTrials",
@@ -50,6 +54,7 @@ __all__ = [
     "cllr",
     "cllr_of_rates",
     "det_points",
+    "eer_point",
     "equal_error_rate",
     "error_rates",
     "min_cllr",

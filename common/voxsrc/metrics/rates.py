@@ -24,6 +24,15 @@ class MetricError(VoxsrcError):
     """Scores or labels of which a number cannot be computed."""
 
 
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold and the error rates of accepting what is not below it."""
+
+    threshold: float
+    false_accepts: float
+    false_rejects: float
+
+
 @dataclass(frozen=True, eq=False)
 class ErrorRates:
     """The operating points of a set of scores, from accepting nothing to accepting everything.
@@ -44,6 +53,12 @@ class ErrorRates:
     def at(self, points: IntArray) -> "ErrorRates":
         """Some of the operating points, by their places."""
         return ErrorRates(self.thresholds[points], self.false_accepts[points], self.false_rejects[points])
+
+    def point(self, place: int) -> OperatingPoint:
+        """One operating point, by its place."""
+        return OperatingPoint(
+            float(self.thresholds[place]), float(self.false_accepts[place]), float(self.false_rejects[place])
+        )
 
 
 # A number that the operating points determine: `equal_error_rate`, `min_dcf`, `cllr_of_rates`, …
@@ -180,6 +195,14 @@ def equal_error_rate(rates: ErrorRates) -> float:
     part = difference[before] / (difference[before] - difference[after])
     accepts = rates.false_accepts
     return float(accepts[before] + part * (accepts[after] - accepts[before]))
+
+
+def eer_point(rates: ErrorRates) -> OperatingPoint:
+    """The point of the ROC at which the two error rates differ least; of several, the one accepting least.
+
+    Never the first, whose threshold is infinite: where all scores are equal, it is the only other point.
+    """
+    return rates.point(1 + int(np.argmin(np.abs(rates.false_rejects[1:] - rates.false_accepts[1:]))))
 
 
 def min_dcf(rates: ErrorRates, p_target: float = 0.05, c_miss: float = 1.0, c_fa: float = 1.0) -> float:

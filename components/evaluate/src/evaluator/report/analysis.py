@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from evaluator.report.confusion import SpeakerIndex
 from evaluator.report.data import ReportData
 from evaluator.report.metric import Metric, metrics_at
-from evaluator.report.operating import OperatingPoint, eer_point
-from voxsrc.metrics import ErrorRates, error_rates
+from voxsrc.metrics import ErrorRates, OperatingPoint, eer_point, error_rates
 
 
 @dataclass(frozen=True)

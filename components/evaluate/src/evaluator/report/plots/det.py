@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator
 from evaluator.report.data import FloatArray
 from evaluator.report.intervals import Band
 from evaluator.report.metric import share_text
-from evaluator.report.operating import OperatingPoint, eer_point, min_dcf_point
+from evaluator.report.operating import min_dcf_point
 from evaluator.report.plots.drawing import (
     INK,
     MUTED,
@@ -30,7 +30,7 @@ from evaluator.report.plots.drawing import (
     shortened,
     styled,
 )
-from voxsrc.metrics import ErrorRates, det_points, equal_error_rate, probit
+from voxsrc.metrics import ErrorRates, OperatingPoint, det_points, eer_point, equal_error_rate, probit
 
 _TICKS_PERCENT = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90)
 _MOST_POINTS = 600

@@ -6,18 +6,14 @@ from dataclasses import dataclass
 from evaluator.report.analysis import Analysis
 from evaluator.report.data import FloatArray
 from evaluator.report.intervals import Band, affordable_resamples, det_band
-from evaluator.report.operating import (
-    OperatingPoint,
-    bayes_threshold,
-    eer_point,
-    min_dcf_point,
-    named_points,
-)
+from evaluator.report.operating import min_dcf_point, named_points
 from evaluator.report.plots.calibration import calibration_plot
 from evaluator.report.plots.det import det_plot
 from evaluator.report.plots.drawing import Plot
 from evaluator.report.plots.histogram import Scores, histogram_plot
 from evaluator.report.tables import Cell, Column, Table, number_text, percent
+from voxsrc.metrics import OperatingPoint, eer_point
+from voxsrc.scoring.calibration import threshold as bayes_threshold
 
 _MOST_PANELS = 4
 
