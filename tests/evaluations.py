@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from commands import Outcome
+from commands import Outcome, contents
 from evaluator import cli
 from evaluator.report import ReportData, write_report
-from training_runs import AAM, ANGLEPROTO, recipe_file, training_arguments, write_speakers
+from training_runs import AAM, ANGLEPROTO, recipe_file, training_arguments, write_no_curves, write_speakers
 from voxsrc.corpus import speed_copies, split_speakers
 from voxsrc.embedding.embedder import Embedder
 from voxsrc.feature_set import FeatureSet
+from voxsrc.lease import LEASE_NAME
 from voxsrc.models.encoder import SpeakerEncoder
 
 NUM_TRAINING_SPEAKERS = 14
@@ -91,7 +92,9 @@ def train(folder: Path) -> Trained:
         encoder=AAM["encoder"],  # sees the mean spectrum, in which the speakers differ
         validation={"fraction": HELD_OUT_FRACTION, "crop_frames": 24},
     )
-    assert main(training_arguments(recipe, training, folder / "run")) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.run.draw_curves", write_no_curves)
+        assert main(training_arguments(recipe, training, folder / "run")) == 0
     trials = write_trials(folder / "trials.txt", FeatureSet.open(test).index.utterance_ids)
     return Trained(str(folder / "run" / "model"), training, test, trials)
 
@@ -145,3 +148,8 @@ def with_training(trained: Trained, *more: str | Path | float) -> list[str | Pat
 def speakers_of(utterance_ids: Sequence[str]) -> set[str]:
     """Who speaks in utterances `speaker/…`."""
     return {name.split("/")[0] for name in utterance_ids}
+
+
+def results(output: Path) -> dict[str, bytes]:
+    """Every file of an evaluation by its path, but for the one that says who writes."""
+    return {path: content for path, content in contents(output).items() if path != LEASE_NAME}

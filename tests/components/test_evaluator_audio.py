@@ -18,9 +18,8 @@ import soundfile
 import torch
 
 from audio_files import m4a, noise, wav
-from commands import contents
 from corpora import archive_bytes, write_files
-from evaluations import Evaluations, Trained, write_trials
+from evaluations import Evaluations, Trained, results, write_trials
 from evaluator.clips import CLIP_S, Clips
 from evaluator.report import write_report
 from report_data import small_report
@@ -86,11 +85,11 @@ def test_run_again_it_computes_nothing_and_writes_the_same(
     arguments: list[str | Path], evaluations: Evaluations, tmp_path: Path
 ) -> None:
     evaluations.metrics(tmp_path / "output", *arguments)
-    before = contents(tmp_path / "output")
+    before = results(tmp_path / "output")
     evaluations.num_batches = 0
     evaluations.metrics(tmp_path / "output", *arguments)
     assert evaluations.num_batches == 0
-    assert contents(tmp_path / "output") == before
+    assert results(tmp_path / "output") == before
 
 
 @pytest.mark.parametrize("form", ["tar.gz", "zip"])

@@ -240,7 +240,7 @@ def test_nothing_of_an_earlier_evaluation_is_left_beside_a_later_one(
     assert evaluations(*job(trained, "--trials", blind), "--output", output, "--overwrite").code == 0
     assert {path.name for path in output.iterdir()} == {
         "embeddings", "evaluation.json", "log_likelihood_ratios.txt", "notes.png", "scores.txt",
-        "submission.zip",
+        "submission.zip", "writer.json",
     }  # fmt: skip
 
 

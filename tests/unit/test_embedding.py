@@ -164,8 +164,10 @@ def test_no_more_frames_than_the_cap_are_embedded_at_once(model: StoredModel, tm
     with pytest.raises(EmbeddingError) as caught:
         embedder.embed_set(features)
     assert set(caught.value.reasons) == {name for name, count in frames.items() if count > 200}
-    assert "(2 too_long)" in str(caught.value)
-    assert "too_long: 900 frames, at most 200 are embedded as a whole; cut the recording" in str(caught.value)
+    message = str(caught.value)
+    assert "(2 too_long)" in message
+    assert "(too_long: 900 frames, at most 200 are embedded as a whole; cut the recording)" in message
+    assert "voxsrc embed --crops" in caught.value.remedy
     with pytest.raises(AudioError, match="201 frames, at most 200") as refused:
         embedder.embed_features(np.zeros((201, 40), np.float32))
     assert refused.value.reason == "too_long"

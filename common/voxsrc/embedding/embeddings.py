@@ -20,6 +20,9 @@ Int64Array = NDArray[np.int64]
 # with the frames that it sees at once, by 4 to 20 GiB an hour.
 MAX_FRAMES = 20_000
 
+# The code of the reason.
+TOO_LONG = "too_long"
+
 _NAMED = 10
 
 
@@ -36,9 +39,13 @@ class EmbeddingError(VoxsrcError):
         self.reasons = dict(reasons)
         self.remedy = remedy
 
+    @property
+    def codes(self) -> Counter[str]:
+        """How many have each kind of reason, by its code."""
+        return Counter(reason.partition(":")[0] for reason in self.reasons.values())
+
     def __str__(self) -> str:
-        counts = Counter(reason.partition(":")[0] for reason in self.reasons.values())
-        summary = ", ".join(f"{count:,} {code}" for code, count in sorted(counts.items()))
+        summary = ", ".join(f"{count:,} {code}" for code, count in sorted(self.codes.items()))
         named = "\n".join(f"{name} ({reason})" for name, reason in list(self.reasons.items())[:_NAMED])
         more = len(self.reasons) - _NAMED
         rest = f"\n… and {more:,} more" if more > 0 else ""
@@ -123,8 +130,8 @@ class EmbeddingMode:
             return f"too_short: {num_frames} frames, the model needs {least}"
         if self.name == "utterance" and num_frames > max_frames:
             return (
-                f"too_long: {num_frames} frames, at most {max_frames} are embedded as a whole; cut the "
-                "recording, or embed crops of it (voxsrc embed --crops)"
+                f"{TOO_LONG}: {num_frames} frames, at most {max_frames} are embedded as a whole; cut the "
+                "recording"
             )
         return ""
 

@@ -9,7 +9,7 @@ not verified: a zip with the one file `scores.txt` is what a participant's scrip
 from voxsrc.submission.errors import SubmissionError
 from voxsrc.submission.mapping import UnitScores, unit_scores
 from voxsrc.submission.validation import Report, validate_submission
-from voxsrc.submission.writing import MEMBER_NAME, Submission, write_submission
+from voxsrc.submission.writing import MEMBER_NAME, Submission, path_problem, write_submission
 
 __all__ = [
     "MEMBER_NAME",
@@ -17,6 +17,7 @@ __all__ = [
     "Submission",
     "SubmissionError",
     "UnitScores",
+    "path_problem",
     "unit_scores",
     "validate_submission",
     "write_submission",

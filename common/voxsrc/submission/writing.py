@@ -61,12 +61,8 @@ def write_submission(
         SubmissionError: If a path has spaces, which the form cannot hold, or the member's name has folders.
         StorageError: If it cannot be written.
     """
-    spaced = sorted({path for path in (*trials.enrollments, *trials.tests) if path.split() != [path]})
-    if spaced:
-        raise SubmissionError(
-            f"{len(spaced):,} paths have spaces, such as {spaced[0]!r}; the columns of a submission are "
-            "separated by single spaces"
-        )
+    if problem := path_problem(trials):
+        raise SubmissionError(problem)
     if not is_plain_name(member):
         raise SubmissionError(f"member {member!r} of the zip; expected a file name without folders")
     unit = unit_scores(finite_scores(trials, scores), calibrated=calibrated, prior=prior)
@@ -77,6 +73,17 @@ def write_submission(
     content = _zip(member, text) if zipped else text
     storage.write_bytes(uri, content)
     return Submission(uri, member if zipped else None, len(trials), len(content), unit.how)
+
+
+def path_problem(trials: TrialList) -> str:
+    """Why a list can have no submission, whatever its scores: paths with spaces; else empty."""
+    spaced = sorted(path for path in trials.utterance_ids() if path.split() != [path])
+    if not spaced:
+        return ""
+    return (
+        f"{len(spaced):,} paths have spaces, such as {spaced[0]!r}; the columns of a submission are "
+        "separated by single spaces"
+    )
 
 
 def is_plain_name(name: str) -> bool:

@@ -12,6 +12,7 @@ from evaluator.options import EvaluationOptions
 from evaluator.outputs import (
     LLRS_NAME,
     SUBMISSION_NAME,
+    Settings,
     check_replaceable,
     delete_outputs,
     settings_of,
@@ -26,11 +27,12 @@ from evaluator.utterances import RecordedUtterances, StoredUtterances, TrialUtte
 from voxsrc import storage
 from voxsrc.corpus import TrialList, read_trials, write_trials
 from voxsrc.errors import CorpusError
+from voxsrc.lease import Lease
 from voxsrc.models.stored import StoredModel, load_model
 from voxsrc.scores import SCORES_NAME, MatchedScores, matched, read_scores, write_scores
 from voxsrc.scoring import duplicated_trials, pairs_of
 from voxsrc.scoring.fusion import HELD_OUT_SCORES_NAME, HELD_OUT_TRIALS_NAME
-from voxsrc.submission import write_submission
+from voxsrc.submission import path_problem, write_submission
 from voxsrc.trial_lists import Recognition, contradictions, recognise, speaker_pairs
 
 _CACHE_NAME = "embeddings"
@@ -49,12 +51,26 @@ def evaluate(options: EvaluationOptions) -> None:
     others = {name: matched(read_scores(uri), trials) for name, uri in options.systems}
     model = load_model(options.model)
     settings = settings_of(options, model.model_hash, trials)
+    _check_replaceable(options, settings)
+    if trials.labels is None and (problem := path_problem(trials)):
+        _log.warning("there will be no submission: %s", problem)
+    audio = options.audio if trials.labels is not None else ()
+    with Clips(audio, trials.utterance_ids()) as clips, Lease(options.output, _run_name(options)) as lease:
+        # Once more: before the lease was taken another evaluation may have ended.
+        _check_replaceable(options, settings)
+        _evaluate(options, model, trials, others, clips, lease)
+        lease.confirm()
+        write_settings(options.output, settings)
+
+
+def _check_replaceable(options: EvaluationOptions, settings: Settings) -> None:
     if not options.overwrite:
         check_replaceable(options.output, settings)
-    audio = options.audio if trials.labels is not None else ()
-    with Clips(audio, trials.utterance_ids()) as clips:
-        _evaluate(options, model, trials, others, clips)
-    write_settings(options.output, settings)
+
+
+def _run_name(options: EvaluationOptions) -> str:
+    """For the message to another run."""
+    return f"{options.system_name} of {options.trials} by {options.model}"
 
 
 def _evaluate(
@@ -63,8 +79,10 @@ def _evaluate(
     trials: TrialList,
     others: Mapping[str, MatchedScores],
     clips: Clips,
+    lease: Lease,
 ) -> None:
     evaluation = _scored(options, model, trials)
+    lease.confirm()
     # Of an earlier run, with other options maybe: nobody could tell what belongs to what.
     delete_outputs(options.output)
     write_scores(evaluation.uri(SCORES_NAME), trials, evaluation.scores)
@@ -194,7 +212,11 @@ def _warnings_of_training(
 
 
 def _submit(evaluation: Evaluation) -> None:
-    """For a blind list: what the challenge wants to be sent."""
+    """For a blind list: what the challenge wants to be sent, if its form can hold the paths."""
+    print(f"{evaluation.options.trials} has no labels: no metrics, no report, no comparison")
+    if problem := path_problem(evaluation.trials):
+        print(f"no submission: {problem}")
+        return
     scores, calibrated = evaluation.scores, evaluation.llrs is not None
     if evaluation.llrs is not None:
         scores = evaluation.llrs
@@ -205,5 +227,4 @@ def _submit(evaluation: Evaluation) -> None:
         calibrated=calibrated,
         prior=evaluation.options.p_target,
     )
-    print(f"{evaluation.options.trials} has no labels: no metrics, no report, no comparison")
     print(f"submission: {written.uri} ({written.how})")

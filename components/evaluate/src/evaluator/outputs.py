@@ -1,7 +1,7 @@
 """The files of an evaluation, and of what they are: none replaces another's without being told to.
 
 `evaluation.json` says of which model, trials and scoring the other files are. It is deleted first and written
-last: where it stands, all of them are whole.
+last, by one run at a time (see `voxsrc.lease`): where it stands, all of them are whole.
 """
 
 import hashlib

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 import torch
 
 from trainer.checkpoint import SaveReport
-from trainer.checkpoint.lease import boot_id, process_started
 from trainer.distributed import World
 from voxsrc import storage
 from voxsrc.errors import ConfigError, NotFoundError
+from voxsrc.processes import boot_id, process_started
 from voxsrc.run_timings import TIMINGS_NAME, Attempt, RunTimings, read_timings
 
 _log = logging.getLogger("trainer")

@@ -16,14 +16,14 @@ Typical use, by the one process that saves:
 Only when to save depends on the clock; nothing of it enters a state.
 """
 
-from trainer.checkpoint.errors import CheckpointError, LeaseLostError, WriterActiveError
+from trainer.checkpoint.errors import CheckpointError
 from trainer.checkpoint.interval import SaveSchedule
-from trainer.checkpoint.lease import Clock
 from trainer.checkpoint.pointer import Entry
 from trainer.checkpoint.saver import AsyncSaver, SaveReport
 from trainer.checkpoint.state_file import State
 from trainer.checkpoint.stopping import StopRequest
 from trainer.checkpoint.store import CheckpointStore, LoadedCheckpoint, SkippedCheckpoint
+from voxsrc.lease import Clock, LeaseLostError, WriterActiveError
 
 __all__ = [
     "AsyncSaver",

@@ -1,4 +1,4 @@
-"""Who may write checkpoints: refusal, take-over, and clocks that do not agree; no time passes here."""
+"""Who may write to a folder: refusal, take-over, and clocks that do not agree; no time passes here."""
 
 import logging
 import multiprocessing
@@ -14,19 +14,20 @@ from pathlib import Path
 import pytest
 
 from gcs_server import GcsServer
-from trainer.checkpoint import Clock, LeaseLostError, WriterActiveError
-from trainer.checkpoint import lease as lease_module
-from trainer.checkpoint.lease import (
+from voxsrc import lease as lease_module
+from voxsrc import storage
+from voxsrc.errors import StorageError
+from voxsrc.lease import (
     HEARTBEAT_S,
     LEASE_NAME,
     LEASE_S,
+    Clock,
     Lease,
+    LeaseLostError,
     LeaseRecord,
-    pid_scope,
-    process_started,
+    WriterActiveError,
 )
-from voxsrc import storage
-from voxsrc.errors import StorageError
+from voxsrc.processes import pid_scope, process_started
 
 fork = multiprocessing.get_context("fork")
 
@@ -317,6 +318,25 @@ def test_the_heartbeat_thread_beats_through_failures_and_ends_when_the_lease_is_
     with pytest.raises(LeaseLostError, match="an unknown run has taken over"):
         lease.check()
     lease.release()
+
+
+def test_as_a_context_it_is_held_until_the_end(folder: str) -> None:
+    with Lease(folder, "first") as lease:
+        lease.confirm()
+        with pytest.raises(WriterActiveError, match="run 'first' on host"):
+            Lease(folder, "second").acquire()
+    assert read(folder).released
+    with Lease(folder, "second"):
+        assert read(folder).run_id == "second"
+
+
+def test_a_holder_that_asks_learns_at_once_that_it_was_replaced(folder: str, world: World) -> None:
+    first = taken_elsewhere(folder, world)
+    world.now += LEASE_S
+    Lease(folder, "second", world.clock()).acquire()
+    first.check()  # knows nothing of it yet
+    with pytest.raises(LeaseLostError, match="run 'second'"):
+        first.confirm()
 
 
 def test_release_warns_when_it_fails(

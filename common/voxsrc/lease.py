@@ -1,4 +1,4 @@
-"""One writer per output: a lease with a heartbeat, `checkpoints/writer.json`.
+"""One writer per folder, local or in a bucket: a lease with a heartbeat, its file `writer.json`.
 
 Who finds a sign of life refuses; who finds none takes over:
 - the holder released it, or ran in this very machine and PID namespace and is dead: at once;
@@ -7,9 +7,8 @@ Who finds a sign of life refuses; who finds none takes over:
   clocks say), none until its age has reached LEASE_S that it is gone. A Spot pod that starts again on another
   host 30 s after its end thus waits 15 s at most.
 
-The lease saves work, but it is not what keeps the checkpoints right: a holder that was cut off and comes
-back, or one whose clock is more than LEASE_S behind, may find itself replaced at any time. Whoever takes over
-rewrites the pointer first (see `store`), so that the old holder's next conditional write of it fails.
+A holder that was cut off and comes back, or one whose clock is more than LEASE_S behind, may find itself
+replaced at any time: before it changes what others read, it asks by `confirm`, or writes on a condition.
 """
 
 import json
@@ -22,19 +21,27 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from types import TracebackType
 from typing import Self
 
-from trainer.checkpoint.errors import LeaseLostError, WriterActiveError
 from voxsrc import storage
-from voxsrc.errors import PreconditionFailedError, StorageError
+from voxsrc.errors import PreconditionFailedError, StorageError, VoxsrcError
+from voxsrc.processes import pid_scope, process_started
 
 LEASE_NAME = "writer.json"
 LEASE_S = 45.0
 HEARTBEAT_S = 10.0
 POLL_S = 1.0
 
-_log = logging.getLogger("trainer.checkpoint")
+_log = logging.getLogger(__name__)
+
+
+class WriterActiveError(VoxsrcError):
+    """Another run is writing to the same output."""
+
+
+class LeaseLostError(VoxsrcError):
+    """Another run has taken over the output; this one must not write any more."""
 
 
 @dataclass(frozen=True)
@@ -96,39 +103,11 @@ class LeaseRecord:
         return process_started(self.pid) == self.pid_started
 
 
-def boot_id() -> str:
-    """Tells this machine, since it was booted, from all others; "" where the system does not tell."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def pid_scope() -> str:
-    """Boot id and PID namespace of this process; "" where the system does not tell."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no path, a label
-    except OSError:
-        return ""
-    boot = boot_id()
-    return f"{boot} {namespace}" if boot else ""
-
-
-def process_started(pid: int) -> str:
-    """When a process started, in ticks since boot; "" if it has ended, or waits only to be reaped."""
-    try:
-        # The name, in parentheses, may hold anything.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
-
-
 class Lease:
-    """The right to write checkpoints below one output.
+    """The right to write to a folder; as a context manager it gives signs of life until its end.
 
     Args:
-        folder_uri: The checkpoint folder.
+        folder_uri: The folder.
         run_id: For other runs' messages.
         clock: Where time comes from.
     """
@@ -177,7 +156,7 @@ class Lease:
                 left_s = watched[1] - self._clock.monotonic()
                 if generation != watched[0] or (left_s > 0 and record.is_alive()):
                     raise WriterActiveError(
-                        f"{self._uri}: {record.holder()} is writing checkpoints here (last sign of life "
+                        f"{self._uri}: {record.holder()} is writing here (last sign of life "
                         f"{self._age_s(record):.0f} s ago); expected no other run: stop that one, or choose "
                         "another output"
                     )
@@ -190,8 +169,7 @@ class Lease:
             except PreconditionFailedError:
                 continue  # another one was first, and is judged now
         # Replacing needs another right in a bucket than creating does: better missed now than later.
-        self.beat()
-        self.check()
+        self.confirm()
 
     def _age_s(self, record: LeaseRecord) -> float:
         """Seconds since the last sign of life; 0 if the holder's clock is ahead."""
@@ -252,9 +230,19 @@ class Lease:
         """Raises LeaseLostError if another run is known to have taken over."""
         if self._lost is not None:
             raise LeaseLostError(
-                f"{self._lost}; expected it to stay with {self._record.holder()}: this run saves nothing any "
-                "more and must end; what was saved stands"
+                f"{self._lost}; expected it to stay with {self._record.holder()}: this run writes nothing "
+                "any more and must end; what was written stands"
             )
+
+    def confirm(self) -> None:
+        """Gives a sign of life, and raises LeaseLostError if another run has taken over by now.
+
+        Raises:
+            LeaseLostError: See there.
+            StorageError: The sign could not be given.
+        """
+        self.beat()
+        self.check()
 
     def lose(self, reason: str) -> None:
         """Notes that the lease is lost, as seen elsewhere, and says so by LeaseLostError."""
@@ -266,7 +254,7 @@ class Lease:
 
     def start_heartbeat(self) -> None:
         """Gives a sign of life every HEARTBEAT_S from a thread, which ends with the process."""
-        self._thread = threading.Thread(target=self._run, name="checkpoint-heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="lease-heartbeat", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -295,3 +283,13 @@ class Lease:
                 except StorageError as error:
                     _log.warning("%s: not released, the next run may wait: %s", self._uri, error)
                 self._lost = f"{self._uri}: was released"
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        self.start_heartbeat()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
