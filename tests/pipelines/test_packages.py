@@ -27,20 +27,24 @@ from evaluator.options import EvaluationOptions
 from feature_extractor.cli import build_parser
 from trainer import cli as trainer_cli
 from trainer import launch
+from voxsrc.features import PRESETS
 from voxsrc.kfp_output import write_executor_output
 from voxsrc.pipelines import compile as packages
+from voxsrc.recipes import shipped_recipes
 
 ROOT = Path(__file__).resolve().parents[2]
 FEATURE_EXTRACTOR = "components/feature-extractor/feature_extractor_component.yaml"
 TRAIN = "components/train/train_component.yaml"
 EVALUATE = "components/evaluate/evaluate_component.yaml"
-NAMES = sorted(packages.packages())
-COMPONENTS = [name for name in NAMES if name.startswith("components/")]
+COMPONENTS = [EVALUATE, FEATURE_EXTRACTOR, TRAIN]
+NAMES = [*COMPONENTS, "extract_pipeline.yaml", "train_pipeline.yaml"]
 
 
 @pytest.fixture(scope="module")
 def texts() -> dict[str, str]:
-    return {name: packages.compile_package(definition) for name, definition in packages.packages().items()}
+    definitions = packages.packages()
+    assert sorted(definitions) == NAMES
+    return {name: packages.compile_package(definition) for name, definition in definitions.items()}
 
 
 def spec_of(name: str) -> dict[str, Any]:
@@ -115,13 +119,30 @@ def test_check_finds_drift_and_compile_repairs_it(checkout: Path, capsys: pytest
 
 def test_a_root_that_is_none_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert packages.main(["--root", str(tmp_path)]) == 1
-    assert f"--root {tmp_path}: no pyproject.toml" in capsys.readouterr().err
+    assert f"{tmp_path}: no pyproject.toml there; expected the repository" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_a_package_names_no_registry_and_no_moving_tag(name: str) -> None:
     for executor in spec_of(name)["deploymentSpec"]["executors"].values():
         assert re.fullmatch(r"voxsrc-[a-z-]+:\d+\.\d+\.\d+", executor["container"]["image"])
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "known"),
+    [
+        (FEATURE_EXTRACTOR, "preset", list(PRESETS)),
+        ("extract_pipeline.yaml", "preset", list(PRESETS)),
+        ("train_pipeline.yaml", "preset", list(PRESETS)),
+        (TRAIN, "recipe", list(shipped_recipes())),
+        ("train_pipeline.yaml", "recipe", list(shipped_recipes())),
+    ],
+)
+def test_a_package_names_all_presets_and_recipes(name: str, key: str, known: list[str]) -> None:
+    spec = next(yaml.safe_load_all((ROOT / name).read_text()))
+    described = spec["root"]["inputDefinitions"]["parameters"][key]["description"]
+    listed = described.removeprefix("Filterbank: ").partition(", or a YAML")[0]
+    assert set(re.findall(r"\w+", listed)) - {"or"} == set(known)
 
 
 @pytest.mark.parametrize("name", COMPONENTS)

@@ -19,10 +19,45 @@ Run = Callable[..., int]
 def test_compile_hands_on_check_and_the_exit_code(
     check: list[str], voxsrc_pipeline: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[list[str]] = []
-    monkeypatch.setattr(compiling, "main", lambda argv: asked.append(argv) or 7)
+    asked: list[bool] = []
+    monkeypatch.setattr(compiling, "compile_all", lambda *, only_check: asked.append(only_check) or 7)
     assert voxsrc_pipeline("compile", *check) == 7
-    assert asked == [check]
+    assert asked == [bool(check)]
+
+
+def test_compile_shows_a_traceback_if_asked_and_names_no_flag_that_it_lacks(
+    voxsrc_pipeline: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compile_all = compiling.compile_all
+    monkeypatch.setattr(compiling, "compile_all", lambda **flags: compile_all(tmp_path, **flags))
+    assert voxsrc_pipeline("compile", "--debug") == 1
+    shown = capsys.readouterr().err
+    assert f"error: {tmp_path}: no pyproject.toml there; expected the repository's root" in shown
+    assert "Traceback" in shown
+    assert "--root" not in shown
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("kfp", ["compile"]),
+        ("kfp", ["watch", "a-run", "--once", "--endpoint", "http://localhost:1"]),
+        ("docker", ["run-local", "extract", "--set", "audio=/a", "--set", "output=/o"]),
+    ],
+)
+def test_a_missing_package_is_told_with_the_extra_that_brings_it(
+    package: str, command: list[str], cloud_env: Path
+) -> None:
+    code = (
+        "import sys\n"
+        f"sys.modules[{package!r}] = None\n"
+        "from voxsrc.cli import main\n"
+        f"sys.exit(main(['pipeline', *{command}]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: the Python package {package} is not installed in {sys.prefix}; ")
+    assert "pip install --editable '.[pipelines]'" in done.stderr
 
 
 def test_run_local_hands_on_arguments_and_flags(

@@ -177,9 +177,9 @@ class TestSimulation:
     def test_refuses_what_has_no_end(self) -> None:
         with pytest.raises(ConfigError, match=r"more than can be simulated; shorten the start"):
             simulate(replace(JOB, mean_time_between_preemptions_s=20), 10, seed=0)
-        with pytest.raises(ConfigError, match="number of simulated runs is 0"):
+        with pytest.raises(ConfigError, match="--simulate is 0"):
             simulate(JOB, 0, seed=0)
-        with pytest.raises(ConfigError, match="the seed is -1"):
+        with pytest.raises(ConfigError, match="--seed is -1"):
             simulate(JOB, 1, seed=-1)
 
 

@@ -301,7 +301,8 @@ class TestCommand:
             (["--work-hours=1", "--checkpoint-interval=often"], "error: --checkpoint-interval is 'often'"),
             (["--work-hours=1", "--utterances=3"], "error: --utterances: only with --recipe"),
             (["--work-hours=1", "--markdown", "--simulate=9"], "error: --simulate: not with --markdown"),
-            (["--work-hours=1", "--simulate=0"], "error: the number of simulated runs is 0"),
+            (["--work-hours=1", "--simulate=0"], "error: --simulate is 0; expected 1 to 1,000,000"),
+            (["--work-hours=1", "--simulate=9", "--seed=-1"], "error: --seed is -1; expected 0 or more"),
             (["--recipe=demo", "--utterances=3"], "error: --recipe needs --crops-per-second, too"),
         ],
     )

@@ -114,7 +114,7 @@ class TestWorkHours:
         [
             ("{batch_size: 10}", "both or neither of num_steps and num_epochs"),
             ("{batch_size: 10, num_steps: 1, num_epochs: 1}", "both or neither"),
-            ("{num_steps: 1}", "batch_size: missing"),
+            ("{num_steps: 1, validation: {fraction: much}}", "validation.fraction: found 'much'"),
             ("{batch_size: 10, num_steps: 1, sampler: 3}", "sampler: found 3, expected a mapping"),
             ("{batch_size: ten, num_steps: 1}", "batch_size: found 'ten'"),
         ],

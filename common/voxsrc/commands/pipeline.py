@@ -2,10 +2,9 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-from voxsrc.command import EXIT_FAILED
+from voxsrc.command import EXIT_FAILED, warn
 from voxsrc.commands import pipeline_watch
 from voxsrc.commands.pipeline_options import (
     add_command,
@@ -89,9 +88,9 @@ def _add_submit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _compile(parsed: argparse.Namespace) -> int:
     """Compiles components and pipelines to the packages in the repository."""
-    from voxsrc.pipelines import compile as compiling
+    from voxsrc.pipelines.compile import compile_all
 
-    return compiling.main(["--check"] if parsed.check else [])
+    return compile_all(only_check=parsed.check)
 
 
 def _run_local(parsed: argparse.Namespace) -> None:
@@ -174,14 +173,14 @@ def _submit(parsed: argparse.Namespace) -> None:
     needs = step_needs(package, arguments)
     require_registries(package, needs)
     for warning in check_images(needs):
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     experiment = settings.require("VOXSRC_KFP_EXPERIMENT", parsed.experiment, "--experiment")
     api = open_api(parsed, settings)
 
     from voxsrc.pipelines.submission import submit
 
     def check_inputs() -> None:
-        require_inputs(package, arguments, lambda text: print(f"warning: {text}", file=sys.stderr))
+        require_inputs(package, arguments, warn)
 
     done = submit(
         api,

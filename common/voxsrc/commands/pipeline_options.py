@@ -1,9 +1,7 @@
 """Options that several subcommands of `voxsrc pipeline` have, and what they stand for."""
 
 import argparse
-import contextlib
 import inspect
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,16 +94,14 @@ def read_package(
 def open_api(parsed: argparse.Namespace, settings: "Settings") -> "KubeflowApi":
     """The API at the endpoint; raises ConfigError without one, KubeflowError if it does not answer."""
     endpoint = settings.require("VOXSRC_KFP_ENDPOINT", parsed.endpoint, "--endpoint")
-    with _pipelines_extra():
-        from voxsrc.pipelines.kfp_api import KubeflowApi
+    from voxsrc.pipelines.kfp_api import KubeflowApi
 
     return KubeflowApi(endpoint, settings.get("VOXSRC_KFP_NAMESPACE") or "kubeflow")
 
 
 def open_cluster(parsed: argparse.Namespace, settings: "Settings") -> "Cluster":
     """The cluster, as kubectl would reach it; raises ClusterError."""
-    with _pipelines_extra():
-        from voxsrc.pipelines.cluster import connect
+    from voxsrc.pipelines.cluster import connect
 
     return connect(settings, parsed.context)
 
@@ -119,16 +115,3 @@ def read_pairs(flag: str, items: list[str]) -> dict[str, str]:
             raise ConfigError(f"{flag} {item!r}: expected NAME=VALUE")
         pairs[name] = value
     return pairs
-
-
-@contextlib.contextmanager
-def _pipelines_extra() -> Iterator[None]:
-    """Says what to install if kfp or kubernetes is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("kfp", "kfp_server_api", "kubernetes"):
-            raise
-        raise ConfigError(
-            f"the package {error.name} is not installed; install this project with its extra `pipelines`"
-        ) from error

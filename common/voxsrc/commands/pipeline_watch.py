@@ -5,7 +5,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from voxsrc.command import EXIT_FAILED, EXIT_INTERRUPTED
+from voxsrc.command import EXIT_FAILED, EXIT_INTERRUPTED, warn
 from voxsrc.commands import pipeline_options
 from voxsrc.commands.pipeline_options import (
     add_context,
@@ -88,7 +88,7 @@ def _watch(parsed: argparse.Namespace) -> int:
         run_id=find_run(api, parsed.run),
         price=_pricing(parsed, settings),
         attempts=open_cluster(parsed, settings).attempts if asks else None,
-        warn=lambda text: print(f"warning: {text}", file=sys.stderr, flush=True),
+        warn=warn,
         pause=time.sleep,
     )
     try:
@@ -181,11 +181,9 @@ def _pricing(
         for machine, priced_as in {(step.machine, step.priced_as) for step in cost.steps if step.priced_as}:
             if machine not in said:
                 said.add(machine)
-                print(
-                    f"warning: {prices.name} has no price of {machine}: what steps on it cost is estimated "
-                    f"by that of {priced_as}",
-                    file=sys.stderr,
-                    flush=True,
+                warn(
+                    f"{prices.name} has no price of {machine}: what steps on it cost is estimated by that "
+                    f"of {priced_as}"
                 )
         return cost
 

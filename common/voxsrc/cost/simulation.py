@@ -48,9 +48,9 @@ def simulate(job: Job, num_runs: int, *, seed: int, fallback_probability: float 
             preempted more than 100,000 times.
     """
     if not 1 <= num_runs <= _MOST_RUNS:
-        raise ConfigError(f"the number of simulated runs is {num_runs}; expected 1 to {_MOST_RUNS:,}")
+        raise ConfigError(f"--simulate is {num_runs}; expected 1 to {_MOST_RUNS:,}")
     if seed < 0:
-        raise ConfigError(f"the seed is {seed}; expected 0 or more")
+        raise ConfigError(f"--seed is {seed}; expected 0 or more")
     expected = (
         expected_on_spot(job)
         if fallback_probability is None

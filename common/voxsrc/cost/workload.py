@@ -5,17 +5,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from voxsrc import storage
-from voxsrc.config import from_mapping, read_yaml, suggestion
+from voxsrc.config import from_mapping, read_yaml
 from voxsrc.errors import ConfigError
-from voxsrc.recipes import shipped_recipes
+from voxsrc.recipes import (
+    BATCH_SIZE,
+    CROP_FRAMES,
+    FINE_TUNING_CROP_FRAMES,
+    VALIDATION_FRACTION,
+    read_recipe_text,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Sampler:
     """The recipe's `sampler`, as far as it decides the number of steps."""
 
-    crop_frames: int = 200
+    crop_frames: int = CROP_FRAMES
     max_utterances_per_speaker: int | None = None
 
 
@@ -24,19 +29,26 @@ class _Stage:
     """The recipe's `fine_tuning`, likewise."""
 
     num_steps: int
-    crop_frames: int | None = None
+    crop_frames: int = FINE_TUNING_CROP_FRAMES
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Validation:
+    """The recipe's `validation`, likewise."""
+
+    fraction: float = VALIDATION_FRACTION
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Recipe:
     """A recipe, likewise; the trainer checks the rest."""
 
-    batch_size: int
+    batch_size: int = BATCH_SIZE
     num_steps: int | None = None
     num_epochs: int | None = None
     sampler: _Sampler = _Sampler()
     fine_tuning: _Stage | None = None
-    validation_fraction: float = 0.0
+    validation: _Validation = _Validation()
 
     def __post_init__(self) -> None:
         """Raises ConfigError unless the recipe has one length."""
@@ -78,24 +90,24 @@ def work_hours(
                     "give --speakers, the number of speakers"
                 )
             used = min(used, limit * num_speakers)
-        per_epoch = math.ceil(used * (1.0 - fields.validation_fraction) / fields.batch_size)
+        per_epoch = math.ceil(used * (1.0 - fields.validation.fraction) / fields.batch_size)
         num_steps = (fields.num_epochs or 0) * per_epoch
     crops = float(num_steps)
     if fields.fine_tuning is not None:
-        frames = fields.fine_tuning.crop_frames or fields.sampler.crop_frames
-        crops += fields.fine_tuning.num_steps * frames / fields.sampler.crop_frames
+        tuning = fields.fine_tuning
+        crops += tuning.num_steps * tuning.crop_frames / fields.sampler.crop_frames
     return crops * fields.batch_size / crops_per_second / 3600.0
 
 
 def _read(recipe: str) -> _Recipe:
-    mapping = read_yaml(_text(recipe), recipe)
+    mapping = read_yaml(read_recipe_text(recipe), recipe)
     fields = {
         key: mapping[key] for key in ("batch_size", "num_steps", "num_epochs") if mapping.get(key) is not None
     }
     fields["sampler"] = _part(mapping, "sampler", ("crop_frames", "max_utterances_per_speaker"))
     if mapping.get("fine_tuning") is not None:
         fields["fine_tuning"] = _part(mapping, "fine_tuning", ("num_steps", "crop_frames"))
-    fields["validation_fraction"] = _part(mapping, "validation", ("fraction",)).get("fraction", 0.0)
+    fields["validation"] = _part(mapping, "validation", ("fraction",))
     try:
         return from_mapping(_Recipe, fields)
     except ConfigError as error:
@@ -107,16 +119,3 @@ def _part(mapping: Mapping[str, Any], key: str, names: tuple[str, ...]) -> dict[
     if not isinstance(part, Mapping):
         raise ConfigError(f"{key}: found {part!r}, expected a mapping")
     return {name: part[name] for name in names if name in part}
-
-
-def _text(recipe: str) -> str:
-    if storage.is_remote(recipe) or recipe.endswith((".yaml", ".yml")):
-        return storage.read_bytes(recipe).decode(errors="replace")
-    files = shipped_recipes()
-    if not files:
-        raise ConfigError(
-            f"there is no trainer here to look up the recipe {recipe!r}; give the path of a YAML file"
-        )
-    if recipe not in files:
-        raise ConfigError(f"there is no recipe {recipe!r}: {suggestion(recipe, files)}, or a YAML file")
-    return files[recipe].read_text()

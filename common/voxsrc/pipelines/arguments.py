@@ -11,7 +11,7 @@ from typing import Any
 
 from voxsrc.config import apply_overrides, read_yaml, suggestion
 from voxsrc.errors import ConfigError
-from voxsrc.recipes import shipped_recipes
+from voxsrc.recipes import is_recipe_file, shipped_recipes
 
 OUR_PIPELINES = ("voxsrc-extract", "voxsrc-train")
 # As the evaluator has them.
@@ -88,11 +88,6 @@ def read_argument_files(files: Iterable[str]) -> dict[str, Any]:
 def override_entries(overrides: str) -> list[str]:
     """The entries of the parameter `overrides`, divided by semicolons alone as the trainer does."""
     return [entry.strip() for entry in overrides.split(";") if entry.strip()]
-
-
-def is_recipe_file(recipe: str) -> bool:
-    """Whether the parameter `recipe` names a file; else it names a recipe that comes with the trainer."""
-    return recipe.endswith((".yaml", ".yml")) or "/" in recipe
 
 
 def check_arguments(arguments: Mapping[str, Any], *, ours: bool) -> None:

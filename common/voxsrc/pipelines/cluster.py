@@ -16,6 +16,8 @@ from voxsrc.pipelines.pools import GPU_RESOURCE, Nodes, Taint
 from voxsrc.pipelines.settings import Settings
 
 TIMEOUT_S = 30.0
+# It starts slowly, and may ask several services.
+GCLOUD_TIMEOUT_S = 60.0
 _RUN_LABEL = "pipeline/runid"
 _POOL_LABEL = "cloud.google.com/gke-nodepool"
 _MACHINE_LABEL = "node.kubernetes.io/instance-type"
@@ -30,7 +32,11 @@ GcloudRunner = Callable[[Sequence[str]], tuple[int, str, str]]
 
 
 class ClusterError(VoxsrcError):
-    """The cluster or the project cannot be read."""
+    """The cluster cannot be read."""
+
+
+class GcloudError(VoxsrcError):
+    """gcloud cannot tell something of the project; the message is why."""
 
 
 class Cluster:
@@ -175,13 +181,21 @@ def _node(node: Any) -> Nodes:
 
 
 def run_gcloud(arguments: Sequence[str]) -> tuple[int, str, str]:
-    """Runs gcloud; status 127 if it is not installed."""
+    """Runs gcloud; status 127 if it is not installed, 124 if it gives no answer in time."""
     program = shutil.which("gcloud")
     if program is None:
         return 127, "", "gcloud is not installed"
-    done = subprocess.run(  # noqa: S603  (arguments are built here, no shell)
-        [program, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
-    )
+    try:
+        done = subprocess.run(  # noqa: S603  (arguments are built here, no shell)
+            [program, *arguments],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+            timeout=GCLOUD_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return 124, "", f"gcloud did not answer within {GCLOUD_TIMEOUT_S:g} s"
     return done.returncode, done.stdout, done.stderr
 
 
@@ -196,28 +210,22 @@ class Project:
     def __init__(self, settings: Settings, run: GcloudRunner = run_gcloud) -> None:
         self._run = run
         self._settings = settings
-        self.trouble = ""
-        """Why the last answer is None."""
 
-    def node_pools(self) -> list[Nodes] | None:
-        """The cluster's pools, with those that have no node now; None if gcloud cannot tell."""
+    def node_pools(self) -> list[Nodes]:
+        """The cluster's pools, with those that have no node now; raises GcloudError."""
         cluster, zone = self._named("VOXSRC_CLUSTER"), self._named("VOXSRC_ZONE")
         if not cluster or not zone:
-            self.trouble = "VOXSRC_CLUSTER and VOXSRC_ZONE are not set"
-            return None
+            raise GcloudError("VOXSRC_CLUSTER and VOXSRC_ZONE are not set")
         found = self._ask("container", "node-pools", "list", f"--cluster={cluster}", f"--location={zone}")
-        return None if found is None else [_pool(pool) for pool in found]
+        return [_pool(pool) for pool in found]
 
-    def quotas(self) -> dict[str, tuple[float, float]] | None:
-        """Metric → usage and limit, of the region and of the project; None if gcloud cannot tell."""
+    def quotas(self) -> dict[str, tuple[float, float]]:
+        """Metric → usage and limit, of the region and of the project; raises GcloudError."""
         region = self._named("VOXSRC_REGION")
         if not region:
-            self.trouble = "VOXSRC_REGION is not set"
-            return None
+            raise GcloudError("VOXSRC_REGION is not set")
         regional = self._ask("compute", "regions", "describe", region)
-        everywhere = self._ask("compute", "project-info", "describe") if regional is not None else None
-        if regional is None or everywhere is None:
-            return None
+        everywhere = self._ask("compute", "project-info", "describe")
         # Some metrics are in both lists: the region's count, but for those of all regions.
         counted = [
             *everywhere.get("quotas", ()),
@@ -229,16 +237,22 @@ class Project:
         """The size of a machine type, as Google says; None if gcloud cannot tell."""
         zone = self._named("VOXSRC_ZONE")
         if not zone:
-            self.trouble = "VOXSRC_ZONE is not set"
             return None
-        found = self._ask("compute", "machine-types", "describe", machine_type, f"--zone={zone}")
-        return None if found is None else MachineSize(int(found["guestCpus"]), int(found["memoryMb"]) / 1024)
+        try:
+            found = self._ask("compute", "machine-types", "describe", machine_type, f"--zone={zone}")
+        except GcloudError:
+            return None
+        return MachineSize(int(found["guestCpus"]), int(found["memoryMb"]) / 1024)
 
-    def has_image(self, image: str) -> bool | None:
-        """Whether Artifact Registry has an image; None if gcloud cannot tell."""
-        if self._ask("artifacts", "docker", "images", "describe", image) is not None:
-            return True
-        return False if any(word in self.trouble.lower() for word in ("not_found", "not found")) else None
+    def has_image(self, image: str) -> bool:
+        """Whether Artifact Registry has an image; raises GcloudError."""
+        try:
+            self._ask("artifacts", "docker", "images", "describe", image)
+        except GcloudError as error:
+            if any(word in str(error).lower() for word in ("not_found", "not found")):
+                return False
+            raise
+        return True
 
     def _named(self, name: str) -> str:
         return self._settings.get(name) or ""
@@ -248,9 +262,7 @@ class Project:
         at_project = [f"--project={project}"] if project else []
         status, output, errors = self._run([*arguments, *at_project, "--format=json"])
         if status:
-            self.trouble = next(iter(errors.strip().splitlines()[-1:]), f"exit status {status}")
-            return None
-        self.trouble = ""
+            raise GcloudError(next(iter(errors.strip().splitlines()[-1:]), f"exit status {status}"))
         return json.loads(output)
 
 

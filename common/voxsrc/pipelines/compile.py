@@ -17,25 +17,13 @@ from typing import Any
 
 from voxsrc.command import EXIT_FAILED, add_debug_flag, run_command
 from voxsrc.errors import ConfigError
-
-# voxsrc/pipelines/compile.py lies three folders below the root
-ROOT = Path(__file__).resolve().parents[3]
+from voxsrc.pipelines.settings import ROOT
 
 
 def packages() -> Mapping[str, Any]:
-    """Returns every committed package: its path below the repository root → the component or pipeline.
+    """Returns every committed package: its path below the repository root → the component or pipeline."""
+    from voxsrc.pipelines import components, extract, train
 
-    Raises:
-        ConfigError: The kfp package is not installed.
-    """
-    try:
-        from voxsrc.pipelines import components, extract, train
-    except ModuleNotFoundError as error:
-        if error.name not in ("kfp", "kfp.kubernetes"):
-            raise
-        raise ConfigError(
-            f"the package {error.name} is not installed; install this project with its extra `pipelines`"
-        ) from error
     return {
         "components/feature-extractor/feature_extractor_component.yaml": components.feature_extractor,
         "components/train/train_component.yaml": components.train,
@@ -100,6 +88,35 @@ def check(root: Path, texts: Mapping[str, str]) -> list[str]:
     return drifted
 
 
+def compile_all(root: Path = ROOT, *, only_check: bool = False) -> int:
+    """Writes the packages that differ from their definitions, or names them, and says which.
+
+    Args:
+        root: The repository's.
+        only_check: Write nothing; show the differences.
+
+    Returns:
+        The exit code of a command: with `only_check` 1 if a package differs, else 0.
+
+    Raises:
+        ConfigError: The root is none.
+    """
+    if not (root / "pyproject.toml").is_file():
+        raise ConfigError(
+            f"{root}: no pyproject.toml there; expected the repository's root, from which the project is to "
+            "be installed with `pip install --editable`"
+        )
+    texts = {name: compile_package(definition) for name, definition in packages().items()}
+    changed = (check if only_check else write)(root, texts)
+    verb = "differs from its definition" if only_check else "written"
+    for name in texts:
+        print(f"{name}: {verb if name in changed else 'up to date'}")
+    if only_check and changed:
+        print("run: python -m voxsrc.pipelines.compile", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
 def _read(path: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.exists() else None
 
@@ -116,21 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--root", type=Path, default=ROOT, help="the repository's root (default: %(default)s)"
     )
     add_debug_flag(parser)
-    return run_command(_run, parser.parse_args(argv))
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    if not (arguments.root / "pyproject.toml").is_file():
-        raise ConfigError(f"--root {arguments.root}: no pyproject.toml there; name the repository's root")
-    texts = {name: compile_package(definition) for name, definition in packages().items()}
-    changed = (check if arguments.check else write)(arguments.root, texts)
-    verb = "differs from its definition" if arguments.check else "written"
-    for name in texts:
-        print(f"{name}: {verb if name in changed else 'up to date'}")
-    if arguments.check and changed:
-        print("run: python -m voxsrc.pipelines.compile", file=sys.stderr)
-        return EXIT_FAILED
-    return 0
+    parsed = parser.parse_args(argv)
+    return run_command(lambda _: compile_all(parsed.root, only_check=parsed.check), parsed)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,13 @@ Large data go by URI, as String parameters: the launcher would copy an artifact 
 component cannot carry (environment, resources, node selectors, retries) is set on a pipeline's tasks.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from kfp import dsl
+
+from voxsrc.features import PRESETS
+from voxsrc.recipes import shipped_recipes
 
 # They name no registry: a pipeline replaces them by the images that build_image.sh pushed, by digest.
 FEATURE_EXTRACTOR_IMAGE = "voxsrc-feature-extractor:0.1.0"
@@ -12,7 +18,17 @@ TRAIN_IMAGE = "voxsrc-train:0.1.0"
 EVALUATE_IMAGE = "voxsrc-evaluate:0.1.0"
 
 
+def with_names(definition: Callable[..., Any]) -> Callable[..., Any]:
+    """Puts the names of recipes and presets where the docstring has {recipes} and {presets}: kfp shows it."""
+    *most, last = PRESETS
+    names = {"recipes": ", ".join(shipped_recipes()), "presets": f"{', '.join(most)} or {last}"}
+    for key, listed in names.items():
+        definition.__doc__ = (definition.__doc__ or "").replace(f"{{{key}}}", listed)
+    return definition
+
+
 @dsl.container_component  # type: ignore[untyped-decorator]  # kfp ships no types
+@with_names
 def feature_extractor(
     audio: str,
     output: str,
@@ -32,7 +48,7 @@ def feature_extractor(
         output: Folder of the feature set, a path or gs:// URI.
         metrics: Utterances, speakers, hours, megabytes, percent of PCM16, rejected utterances.
         utterance_list: List of "speaker path" lines, a path or gs:// URI; empty for all of audio.
-        preset: Filterbank: lfb40, voxceleb_trainer or kaldi80.
+        preset: Filterbank: {presets}.
         step: Quantisation step in nat, 0.1 or 0.2.
         num_workers: Processes.
         num_shards: Parts of the set; 0 chooses by the number of utterances.
@@ -69,6 +85,7 @@ def feature_extractor(
 
 
 @dsl.container_component  # type: ignore[untyped-decorator]  # kfp ships no types
+@with_names
 def train(
     features: str,
     output: str,
@@ -83,7 +100,7 @@ def train(
         features: Feature set to train on, a path or gs:// URI.
         output: Folder of the run, a path or gs:// URI that stays the same when the step is retried.
         metrics: Steps, loss, accuracy and validation EER (a fraction) of the finished model.
-        recipe: demo, fast_resnet34_angleproto, resnet34_aam, ecapa_aam, or a YAML file's path or gs:// URI.
+        recipe: {recipes}, or a YAML file's path or gs:// URI.
         overrides: Keys of the recipe to replace, as in "num_steps=1000; batch_size=128"; empty for none.
         num_processes: Processes that share each batch, as text; as many as the step has GPUs.
     """

@@ -139,16 +139,12 @@ class Engine:
     """The Docker engine of this machine; a context manager.
 
     Raises:
-        ConfigError: If the package `docker` is missing or no engine answers.
+        ConfigError: No engine answers.
     """
 
     def __init__(self) -> None:
-        try:
-            import docker  # type: ignore[import-untyped]
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                "the docker package is not installed; install this project with its extra `pipelines`"
-            ) from error
+        import docker  # type: ignore[import-untyped]
+
         try:
             self._client = docker.from_env()
             self._client.ping()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from kfp import dsl
 
 from voxsrc.pipelines import components
-from voxsrc.pipelines.components import FEATURE_EXTRACTOR_IMAGE
+from voxsrc.pipelines.components import FEATURE_EXTRACTOR_IMAGE, with_names
 from voxsrc.pipelines.pods import CPU_POOL, on_cpu_nodes
 
 _COMPONENT = "feature-extractor"
@@ -20,6 +20,7 @@ class Extracted(NamedTuple):
 
 
 @dsl.pipeline(name="voxsrc-extract")  # type: ignore[untyped-decorator]  # kfp ships no types
+@with_names
 def extract_pipeline(
     audio: str,
     output: str,
@@ -42,7 +43,7 @@ def extract_pipeline(
         audio: Folder, tar or zip of recordings, a gs:// URI; several divided by semicolons.
         output: Folder of the feature set, a gs:// URI.
         utterance_list: List of "speaker path" lines, a gs:// URI; empty for all of audio.
-        preset: Filterbank: lfb40, voxceleb_trainer, voxceleb_trainer_v2 or kaldi80.
+        preset: Filterbank: {presets}.
         step: Quantisation step in nat, 0.1 or 0.2.
         speed: Speed-perturbed copies to add, as in "0.9,1.1"; empty for none.
         max_rejected: Largest fraction of unusable recordings before the run fails.

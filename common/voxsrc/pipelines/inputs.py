@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from voxsrc.config import apply_overrides
 from voxsrc.errors import ConfigError, VoxsrcError
-from voxsrc.pipelines.arguments import OUR_PIPELINES, is_recipe_file, override_entries
+from voxsrc.pipelines.arguments import OUR_PIPELINES, override_entries
 from voxsrc.pipelines.package import Package
+from voxsrc.recipes import is_recipe_file
 from voxsrc.sources import audio_uris
 
 Kind = Literal["audio", "features", "file", "recipe", "model", "output"]

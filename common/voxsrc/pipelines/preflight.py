@@ -9,12 +9,12 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from voxsrc.pipelines.checks import Check
-from voxsrc.pipelines.cluster import Cluster, Project
-from voxsrc.pipelines.images import has_digest
+from voxsrc.pipelines.cluster import Cluster, GcloudError, Project
 from voxsrc.pipelines.machines import Machines
 from voxsrc.pipelines.needs import StepNeeds
 from voxsrc.pipelines.pools import Nodes, Pool, fitting, misfits
 from voxsrc.pipelines.quotas import quota_checks
+from voxsrc.pipelines.registry import image_checks
 from voxsrc.pipelines.retry_policy import retry_checks
 from voxsrc.pipelines.settings import Settings
 
@@ -51,7 +51,11 @@ def preflight(
         ClusterError: The cluster cannot be read.
     """
     nodes = cluster.nodes()
-    there, trouble = project.node_pools(), project.trouble
+    there: Sequence[Nodes] | None
+    try:
+        there, trouble = project.node_pools(), ""
+    except GcloudError as error:
+        there, trouble = None, str(error)
     machines = Machines(pools, project)
     pools = machines.as_made(pools, there or (), settings)
     label, value = _PERMANENT
@@ -62,7 +66,7 @@ def preflight(
         *retry_checks(cluster),
         *_pools(needs, pools, there, trouble, nodes, machines),
         *quota_checks(needs, pools, project, settings, permanent, machines),
-        *_images(needs, project),
+        *image_checks(needs, project),
     ]
 
 
@@ -211,30 +215,6 @@ def _size(
                 remedy=_anew(pool),
             )
     return Check(what=what, state="ok", found=f"pool {names}")
-
-
-def _images(needs: Sequence[StepNeeds], project: Project) -> Iterator[Check]:
-    """That the images exist, where they can be looked up."""
-    for image in sorted({need.image for need in needs if need.image is not None}):
-        what = f"image {image}"
-        host = image.partition("/")[0]
-        name = image.rpartition("/")[2].partition("@")[0].partition(":")[0].removeprefix("voxsrc-")
-        build = f"components/{name}/build_image.sh --push"
-        if "/" not in image:
-            found = "names no registry, so the cluster would look on Docker Hub"
-            remedy = f"{build}, and give the name that it prints"
-            yield Check(what=what, state="missing", found=found, remedy=remedy)
-        elif not host.endswith("-docker.pkg.dev"):
-            found = "not in Artifact Registry: not looked up"
-            yield Check(what=what, state="unknown", found=found, remedy=f"docker manifest inspect {image}")
-        elif (exists := project.has_image(image)) is None:
-            remedy = f"gcloud artifacts docker images describe {image}"
-            yield Check(what=what, state="unknown", found=project.trouble, remedy=remedy)
-        elif exists:
-            found = "exists" if has_digest(image) else "exists, but its tag may be moved: give it by digest"
-            yield Check(what=what, state="ok", found=found)
-        else:
-            yield Check(what=what, state="missing", found="not in the registry", remedy=build)
 
 
 def _grouped(needs: Sequence[StepNeeds]) -> Iterator[tuple[StepNeeds, str]]:

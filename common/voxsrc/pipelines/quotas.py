@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from voxsrc.pipelines.checks import Check
-from voxsrc.pipelines.cluster import Project
+from voxsrc.pipelines.cluster import GcloudError, Project
 from voxsrc.pipelines.machines import (
     CPUS_PER_VM_FAMILY,
     PREEMPTIBLE_CPUS,
@@ -72,12 +72,13 @@ def quota_checks(
     asked = {metric for of_step in choices for pool in of_step for metric in _amounts(pool, public=public)}
     if not asked:
         return
-    quotas = project.quotas()
-    if quotas is None:
+    try:
+        quotas = project.quotas()
+    except GcloudError as error:
         yield Check(
             what=f"quota {', '.join(sorted(asked))}",
             state="unknown",
-            found=project.trouble,
+            found=str(error),
             remedy="see IAM & Admin → Quotas in the Google Cloud console",
         )
         return

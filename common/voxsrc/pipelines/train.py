@@ -5,7 +5,7 @@ from typing import NamedTuple
 from kfp import dsl
 
 from voxsrc.pipelines import components
-from voxsrc.pipelines.components import EVALUATE_IMAGE, FEATURE_EXTRACTOR_IMAGE, TRAIN_IMAGE
+from voxsrc.pipelines.components import EVALUATE_IMAGE, FEATURE_EXTRACTOR_IMAGE, TRAIN_IMAGE, with_names
 from voxsrc.pipelines.extract import PARTS, extract_pipeline
 from voxsrc.pipelines.pods import CPU_POOL, GPU_POOL, on_gpu_nodes
 
@@ -19,6 +19,7 @@ class Results(NamedTuple):
 
 
 @dsl.pipeline(name="voxsrc-train")  # type: ignore[untyped-decorator]  # kfp ships no types
+@with_names
 def train_pipeline(
     train_audio: str,
     train_list: str,
@@ -65,7 +66,7 @@ def train_pipeline(
         trials: Labelled trials, a gs:// URI.
         training: Folder for checkpoints, history and model, a gs:// URI.
         evaluation: Folder for scores, metrics and report, a gs:// URI.
-        preset: Filterbank: lfb40, voxceleb_trainer, voxceleb_trainer_v2 or kaldi80.
+        preset: Filterbank: {presets}.
         step: Quantisation step in nat, 0.1 or 0.2.
         speed: Speed-perturbed copies to add to the train set, as in "0.9,1.1"; empty for none.
         max_rejected: Largest fraction of unusable recordings before the run fails.
@@ -73,7 +74,7 @@ def train_pipeline(
         parts: One pod for each, per feature set; "I/N" makes the I-th of N equal parts, I from 0; all N are
             needed.
         num_workers: Processes of each of these pods.
-        recipe: demo, fast_resnet34_angleproto, resnet34_aam, ecapa_aam, or a YAML file's gs:// URI.
+        recipe: {recipes}, or a YAML file's gs:// URI.
         overrides: Keys of the recipe to replace, as in "num_steps=1000; batch_size=128"; empty for none.
         num_gpus: Of one node that trains, as text; they share each batch.
         scoring: cosine, mean-distance, as-norm or plda.
