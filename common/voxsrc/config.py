@@ -2,7 +2,8 @@
 
 The dataclass lives beside the code that it configures and checks its values in `__post_init__` (raising
 ConfigError); this module checks keys and types. Every error names the full key path, what was found and
-what was expected.
+what was expected, and all problems of a mapping come in one. Only what reads or writes YAML imports it: not
+every image has it.
 """
 
 import copy
@@ -12,49 +13,15 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
-
-import yaml
 
 from voxsrc.errors import ConfigError
 
 Config = TypeVar("Config")
 
 _FLOAT = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `1e-3` is a number (YAML 1.1 makes it a string) and a repeated key an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """The mapping of a node; raises ConstructorError on a repeated key."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} is given twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes what `_Loader` reads: text such as `12e7` (some commit's hash) in quotes, and no anchors."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Values that occur twice are written twice."""
-        return True
-
-
-for _class in (_Loader, _Dumper):
-    _class.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
-        list("-+.0123456789"),
-    )
 
 
 def read_yaml(text: str, name: str) -> dict[str, Any]:
@@ -67,7 +34,9 @@ def read_yaml(text: str, name: str) -> dict[str, Any]:
     Raises:
         ConfigError: The text is not YAML, repeats a key, or is no mapping with names as keys.
     """
-    loaded = _load(text, name)
+    from voxsrc.yaml_text import load
+
+    loaded = load(text, name)
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -87,6 +56,8 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Iterable[str]) -> dic
         ConfigError: An override has no `=`, an empty key, a value that is not YAML, or a path that leads
             through a value that is neither mapping nor list.
     """
+    from voxsrc.yaml_text import load
+
     changed: dict[str, Any] = copy.deepcopy(dict(mapping))
     for override in overrides:
         path, equals, text = override.partition("=")
@@ -95,7 +66,7 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Iterable[str]) -> dic
             raise ConfigError(
                 f"override {override!r}: expected KEY=VALUE with a key such as optimizer.momentum"
             )
-        changed = _replaced(changed, keys, 0, _load(text, f"override {override!r}"))
+        changed = _replaced(changed, keys, 0, load(text, f"override {override!r}"))
     return changed
 
 
@@ -112,36 +83,36 @@ def from_mapping(cls: type[Config], mapping: Mapping[str, Any], path: str = "") 
         path: Key path of the mapping within the whole configuration, for errors; "" at the top.
 
     Raises:
-        ConfigError: An unknown key (the nearest known one is suggested), a missing one, a value of another
-            type, or one that the dataclass itself refuses.
+        ConfigError: Unknown keys (the nearest known one is suggested), missing ones, values of another type,
+            or some that a dataclass itself refuses, which it does when all else in it is right; of several,
+            each has a line.
     """
     if not dataclasses.is_dataclass(cls):
         raise TypeError(f"{cls!r} is not a dataclass")
     if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{path or cls.__name__}: found {_shown(mapping)}, expected a mapping")
+        raise ConfigError(
+            f"{path or cls.__name__}: found {_shown(mapping)}, expected {_described_mapping(cls)}"
+        )
     for key in mapping:
         _check_key(key, path or cls.__name__)
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    unknown = [key for key in mapping if key not in fields]
-    if unknown:
-        raise ConfigError(
-            "; ".join(f"{_join(path, key)}: unknown key, {suggestion(key, fields)}" for key in unknown)
-        )
-    hints = typing.get_type_hints(cls)
-    missing = [
-        f"{_join(path, name)}: missing, expected {_described(hints[name])}"
-        for name, field in fields.items()
-        if name not in mapping
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
+    hints, required = typing.get_type_hints(cls), _fields(cls)
+    problems = [
+        f"{_join(path, key)}: unknown key, {suggestion(key, required)}"
+        for key in mapping
+        if key not in required
     ]
-    if missing:
-        raise ConfigError("; ".join(missing))
-    values = {key: _convert(hints[key], value, _join(path, key)) for key, value in mapping.items()}
+    problems += [
+        f"{_join(path, name)}: missing, expected {_described(hints[name])}"
+        for name, is_required in required.items()
+        if is_required and name not in mapping
+    ]
+    known = [key for key in mapping if key in required]
+    values = _convert_all(((hints[key], mapping[key], _join(path, key)) for key in known), problems)
     try:
-        return typing.cast(Config, cls(**values))
+        return typing.cast(Config, cls(**dict(zip(known, values, strict=True))))
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}" if path else str(error)) from error
+        lines = str(error).split("\n")
+        raise ConfigError("\n".join(f"{path}: {line}" if path else line for line in lines)) from error
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
@@ -153,8 +124,9 @@ def to_mapping(config: Any) -> dict[str, Any]:
 
 def write_yaml(mapping: Mapping[str, Any]) -> str:
     """YAML text of plain values (see `to_mapping`), in their order; `read_yaml` gives them back."""
-    text: str = yaml.dump(dict(mapping), Dumper=_Dumper, sort_keys=False)
-    return text
+    from voxsrc.yaml_text import dump
+
+    return dump(mapping)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -163,17 +135,6 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     listed = f"known: {', '.join(names)}" if names else "none is known here"
     return f"did you mean {near[0]}? ({listed})" if near else listed
-
-
-def _load(text: str, name: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{name}{line}: not YAML, {error.problem or error.context}") from error
-    except (yaml.YAMLError, ValueError) as error:  # a bad character, an impossible date
-        raise ConfigError(f"{name}: not YAML, {error}") from error
 
 
 def _replaced(parent: Any, keys: Sequence[str], depth: int, value: Any) -> Any:
@@ -196,6 +157,29 @@ def _replaced(parent: Any, keys: Sequence[str], depth: int, value: Any) -> Any:
         )
     index = int(key)
     return [*parent[:index], _replaced(parent[index], keys, depth + 1, value), *parent[index + 1 :]]
+
+
+def _fields(cls: Any) -> dict[str, bool]:
+    """The fields of a dataclass that a mapping may give, and whether it must."""
+    absent = dataclasses.MISSING
+    return {
+        field.name: field.default is absent and field.default_factory is absent
+        for field in dataclasses.fields(cls)
+        if field.init
+    }
+
+
+def _convert_all(entries: Iterable[tuple[Any, Any, str]], problems: Iterable[str] = ()) -> list[Any]:
+    """`_convert` of each; raises one ConfigError with all problems, those found before first."""
+    converted, lines = [], list(problems)
+    for hint, value, path in entries:
+        try:
+            converted.append(_convert(hint, value, path))
+        except ConfigError as error:
+            lines.append(str(error))
+    if lines:
+        raise ConfigError("\n".join(lines))
+    return converted
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
@@ -222,7 +206,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         for key in value:
             _check_key(key, path)
         item_hint = arguments[1] if arguments else Any
-        return {key: _convert(item_hint, item, _join(path, key)) for key, item in value.items()}
+        items = _convert_all((item_hint, item, _join(path, key)) for key, item in value.items())
+        return dict(zip(value, items, strict=True))
     return _convert_scalar(hint, value, path)
 
 
@@ -259,7 +244,7 @@ def _convert_sequence(origin: Any, arguments: Sequence[Any], value: Any, path: s
         if len(value) != len(hints):
             raise ConfigError(f"{path}: found {len(value)} elements, expected {len(hints)}")
     pairs = zip(hints, value, strict=True)
-    return origin(_convert(hint, item, _join(path, str(i))) for i, (hint, item) in enumerate(pairs))
+    return origin(_convert_all((hint, item, _join(path, str(i))) for i, (hint, item) in enumerate(pairs)))
 
 
 def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
@@ -299,9 +284,19 @@ def _described(hint: Any) -> str:
         return " or ".join(_described(member) for member in arguments)
     if origin in (tuple, list):
         return "a list"
-    if hint is dict or origin in (dict, Mapping) or dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint):
+        return _described_mapping(hint)
+    if hint is dict or origin in (dict, Mapping):
         return "a mapping"
     return "a value"
+
+
+def _described_mapping(cls: Any) -> str:
+    fields = _fields(cls)
+    required = ", ".join(name for name, is_required in fields.items() if is_required)
+    optional = ", ".join(name for name, is_required in fields.items() if not is_required)
+    words = f"a mapping with {required}" if required else "a mapping"
+    return f"{words} (optional: {optional})" if optional else words
 
 
 def _shown(value: Any) -> str:

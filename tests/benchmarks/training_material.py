@@ -12,8 +12,7 @@ from trainer.data import DeviceFeatures
 from voxsrc.corpus import Utterance, write_utterance_list
 from voxsrc.feature_set import Encoding, Manifest, read_manifest
 from voxsrc.feature_set.index import UtteranceIndex, index_from_parquet
-from voxsrc.feature_set.manifest import INDEX_NAME, StoredFile
-from voxsrc.feature_set.reader import read_verified
+from voxsrc.feature_set.manifest import INDEX_NAME, StoredFile, read_verified
 from voxsrc.features import FbankSpec
 
 VOXCELEB2_UTTERANCES = 1_092_009

@@ -347,14 +347,6 @@ def test_a_damaged_zip_entry_is_rejected(tmp_path: Path, feature_extractor: Comm
     assert list(rejections(tmp_path / "set").values()) == ["damaged"]
 
 
-def test_an_output_that_is_a_file(corpus: Corpus, tmp_path: Path, feature_extractor: Command) -> None:
-    (tmp_path / "file").write_text("in the way")
-    outcome = feature_extractor("run", *options(corpus, tmp_path / "file"))
-    assert outcome.code == 1
-    assert outcome.error.startswith(f"{tmp_path}/file/plan/plan.parquet: cannot write: ")
-    assert (tmp_path / "file").read_text() == "in the way"
-
-
 def test_an_output_that_may_not_be_written(
     corpus: Corpus, tmp_path: Path, feature_extractor: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from audio_files import tone, wav
 from commands import Command, contents, extractor_options, identities
 from corpora import Corpus, write_corpus
 from feature_extractor.cli import main
+from feature_extractor.options import parse_spec
+from voxsrc.features import preset
 
 
 def shard_identities(output: Path) -> dict[str, tuple[int, int]]:
@@ -152,9 +155,11 @@ def test_overwrite_takes_in_what_was_rejected_and_has_been_mended(
         (["--min-duration", "nan"], "--min-duration nan: expected seconds, 0 or more"),
         (["--step", "0.01"], "step 0.01 nat: expected 0.078 to 2; 0.2 and 0.1 are the measured ones"),
         (["--set", "num_mels"], "--set num_mels: expected FIELD=VALUE"),
-        (["--set", "num_mels=many"], "--set num_mels=many: expected a value of type int"),
-        (["--set", "remove_dc=perhaps"], "--set remove_dc=perhaps: expected a value of type bool"),
-        (["--set", "num_mels=0"], "FbankSpec.num_mels is 0; expected a number above 0"),
+        (["--set", "num_mels=many"], "--set num_mels: found 'many' (str), expected a whole number"),
+        (["--set", "remove_dc=perhaps"], "--set remove_dc: found 'perhaps' (str), expected true or false"),
+        (["--set", "centred=yes"], "--set centred: found 'yes' (str), expected true or false"),
+        (["--set", "mel_triangles_in=k"], "--set mel_triangles_in: found 'k' (str), expected one of hz, mel"),
+        (["--set", "num_mels=0"], "--set FbankSpec.num_mels is 0; expected a number above 0"),
     ],
 )  # fmt: skip
 def test_options_are_checked_before_anything_is_touched(
@@ -170,7 +175,7 @@ def test_an_unknown_field_of_the_features_is_named(
     corpus: Corpus, tmp_path: Path, feature_extractor: Command
 ) -> None:
     outcome = feature_extractor("run", *extractor_options(corpus, tmp_path / "set"), "--set", "num_mel=80")
-    assert outcome.error.startswith("FbankSpec has no field num_mel; it has centred, dither, ")
+    assert outcome.error.startswith("--set num_mel: unknown key, did you mean num_mels? (known: centred, ")
 
 
 @pytest.mark.parametrize(
@@ -211,3 +216,13 @@ def test_debug_shows_the_traceback(tmp_path: Path, feature_extractor: Command) -
     assert outcome.code == 1
     assert outcome.errors.startswith("Traceback (most recent call last):\n")
     assert outcome.error == message
+
+
+def test_fields_of_the_features_are_read_as_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)  # as in the image
+    monkeypatch.delitem(sys.modules, "voxsrc.yaml_text", raising=False)
+    spec = parse_spec(
+        "lfb40", ["num_mels=64", "hop_ms=12.5", "centred=TRUE", "window=povey", "log_offset=1E-8"]
+    )
+    assert spec == preset("lfb40", num_mels=64, hop_ms=12.5, centred=True, window="povey", log_offset=1e-8)
+    assert parse_spec("lfb40", ["hop_ms=10", "power=2.0"]).hash == preset("lfb40").hash

@@ -111,7 +111,10 @@ def test_a_nested_dataclass_may_be_given_as_an_object() -> None:
         ({"num_steps": 3, "title": 2}, "title: found 2 (int), expected text"),
         ({"num_steps": 3, "output": 2}, "output: found 2 (int), expected a path"),
         ({"num_steps": 3, "interval": "atuo"}, "expected a whole number or auto"),
-        ({"num_steps": 3, "optimizer": None}, "optimizer: found nothing (null), expected a mapping"),
+        (
+            {"num_steps": 3, "optimizer": None},
+            "found nothing (null), expected a mapping (optional: name, learning_rate, betas)",
+        ),
         ({"num_steps": 3, "optimizer": {"momentum": 1}}, "optimizer.momentum: unknown key, known: betas"),
         (
             {"num_steps": 3, "optimizer": {"name": "adamm"}},
@@ -137,7 +140,10 @@ def test_a_nested_dataclass_may_be_given_as_an_object() -> None:
         ),
         ({"num_steps": 3, "stages": [{"num_steps": 1}, {}]}, "stages.1.num_steps: missing"),
         ({"num_steps": 3, "warm_up": {"margin": 1}}, "warm_up.num_steps: missing"),
-        ({"num_steps": 3, "warm_up": 4}, "warm_up: found 4 (int), expected a mapping"),
+        (
+            {"num_steps": 3, "warm_up": 4},
+            "warm_up: found 4 (int), expected a mapping with num_steps (optional: margin)",
+        ),
         ({"num_steps": 3, "options": []}, "options: found [] (list), expected a mapping"),
         (
             {"num_steps": 3, "weights": {"noise": "loud"}},
@@ -153,11 +159,48 @@ def test_errors_name_the_key_what_was_found_and_what_was_expected(
         from_mapping(Recipe, mapping)
 
 
-def test_all_unknown_keys_are_named_with_their_path() -> None:
+def test_all_problems_of_a_mapping_and_those_within_it_are_told_together() -> None:
+    @dataclass(frozen=True)
+    class Training:
+        recipe: Recipe
+
+    fields = {
+        "num_step": 3,
+        "optimizer": {"learning_rate": 0, "betas": ["x", "y"]},
+        "stages": [{}, {"num_steps": 1}, 5],
+        "weights": {"noise": "loud", "music": 1, "babble": None},
+        "title": "well",
+    }
     with pytest.raises(ConfigError) as caught:
-        from_mapping(Optimizer, {"nmae": 1, "beta": 2}, "stages.0.optimizer")
-    assert "stages.0.optimizer.nmae: unknown key, did you mean name?" in str(caught.value)
-    assert "stages.0.optimizer.beta: unknown key, did you mean betas?" in str(caught.value)
+        from_mapping(Training, {"recipe": fields})
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("recipe.num_step: unknown key, did you mean num_steps? (known: ")
+    assert lines[1:] == [
+        "recipe.num_steps: missing, expected a whole number",
+        "recipe.optimizer.betas.0: found 'x' (str), expected a number",
+        "recipe.optimizer.betas.1: found 'y' (str), expected a number",
+        "recipe.stages.0.num_steps: missing, expected a whole number",
+        "recipe.stages.2: found 5 (int), expected a mapping with num_steps (optional: margin)",
+        "recipe.weights.noise: found 'loud' (str), expected a number",
+        "recipe.weights.babble: found nothing (null), expected a number",
+    ]
+
+
+def test_all_problems_that_a_dataclass_finds_itself_have_its_path() -> None:
+    @dataclass(frozen=True)
+    class Loss:
+        def __post_init__(self) -> None:
+            from_mapping(Optimizer, {"nmae": 1, "beta": 2}, "options")
+
+    @dataclass(frozen=True)
+    class Training:
+        loss: Loss
+
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(Training, {"loss": {}})
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("loss: options.nmae: unknown key, did you mean name?")
+    assert second.startswith("loss: options.beta: unknown key, did you mean betas?")
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", "+.1e-2", " 1e-3 "])

@@ -50,7 +50,7 @@ class Second:
         self._waits = threading.Event()
 
     def start_and_wait(self) -> None:
-        """Until it waits for the first one to finish."""
+        """Until it waits for the first one to finish, and says so at the level that programs show."""
         handler = logging.Handler()
         handler.emit = lambda record: self._waits.set()  # type: ignore[method-assign]
         logger = logging.getLogger("voxsrc.feature_set.cache")
@@ -70,9 +70,8 @@ class Second:
 
 
 def test_of_several_that_open_a_set_one_decodes_it(
-    uri: str, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    uri: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.INFO)
     decode_all, second, num_decoded = FeatureSet._decode_all, Second(uri), 0
 
     def decode_while_another_opens(self: FeatureSet, out: np.ndarray, num_threads: int) -> None:
@@ -91,9 +90,8 @@ def test_of_several_that_open_a_set_one_decodes_it(
 
 
 def test_who_waits_goes_on_when_the_first_one_fails_though_its_child_lives(
-    uri: str, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    uri: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.INFO)
     decode_all, second, num_decoded = FeatureSet._decode_all, Second(uri), 0
     released = fork.Event()
     child = fork.Process(target=released.wait, daemon=True)

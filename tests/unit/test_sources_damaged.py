@@ -212,9 +212,8 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_bucket_folder_is_read_many_objects_ahead_and_survives_failures(
-    gcs_server: GcsServer, bucket: str, monkeypatch: pytest.MonkeyPatch
+    gcs_server: GcsServer, bucket: str, hurry: None
 ) -> None:
-    monkeypatch.setattr("voxsrc.storage.gcs_connection.FIRST_BACKOFF_S", 0.001)
     members = {f"s{n % 3}/{n:03d}.wav": CONTENT[n : n + 700] for n in range(80)}
     source = open_source(store_corpus(bucket, "folder", members))
     matching = match_utterances(source, listed(*members))

@@ -159,7 +159,8 @@ def test_two_utterances_may_not_have_one_file(tmp_path: Path, form: str, others:
         named = "; ".join(f"x/0.wav and {other} are both x/0.wav" for other in others)
         assert str(caught.value) == (
             f"{len(others)} listed utterances have the file of another one in {uri}: {named}. Of paths that "
-            "differ in `./` or in their suffix alone list one, or add the file that is missing"
+            "differ in `./`, in their suffix or in the Unicode form of accents alone list one, or add the "
+            "file that is missing"
         )
         assert len(match_utterances(source, listed("x/1.wav", "x/0.m4a", "x/1.m4a")).pairs) == 3
         names = [Utterance(path, "", "x") for path in ("x/0.wav", *others)]  # as in trials

@@ -36,10 +36,10 @@ def add_commands(groups: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _info(parsed: argparse.Namespace) -> None:
     """Says what a feature set holds, how it was made, and its size beside 16-bit PCM."""
     from voxsrc.feature_set import read_manifest
-    from voxsrc.feature_set.verification import stored_bytes
+    from voxsrc.feature_set.verification import folder_bytes
 
     manifest = read_manifest(parsed.uri)
-    summary = summarise(manifest, stored_bytes(parsed.uri))
+    summary = summarise(manifest, folder_bytes(parsed.uri))
     if parsed.json:
         print(json.dumps(summary, indent=1, ensure_ascii=False))
         return
@@ -52,9 +52,9 @@ def _info(parsed: argparse.Namespace) -> None:
         "features": f"{manifest.spec.num_mels} log-mel bands, spec {manifest.spec.hash}",
         "stored as": f"uint8, step {encoding.step_nat:g} nat (error at most {encoding.step_nat / 2:g}), "
         f"from {encoding.offset_nat:.2f} nat",
-        "size": f"{manifest.stored_bytes / 1e6:.2f} MB in {len(manifest.shards)} shards and index, "
+        "size": f"{summary['bytes'] / 1e6:.2f} MB in {len(manifest.shards)} shards, index and manifest, "
         f"{summary['percent_of_pcm16']:.2f} % of the audio as 16-bit PCM",
-        "on disk": f"{summary['stored_bytes'] / 1e6:.2f} MB with the records that let it resume",
+        "on disk": f"{summary['folder_bytes'] / 1e6:.2f} MB with the records that let it resume",
         "rejected": rejected,
         "audio changed": counts,
         "made from": f"{_audio(made_from)}, list {made_from.get('list') or '(all files)'}",
@@ -69,8 +69,11 @@ def _audio(made_from: "Mapping[str, Any]") -> str:
     return ", ".join(audio) if isinstance(audio, list) else str(audio)
 
 
-def summarise(manifest: "Manifest", all_bytes: int) -> dict[str, Any]:
-    """The figures that `--json` prints; `bytes` counts shards, index and manifest."""
+def summarise(manifest: "Manifest", folder_bytes: int) -> dict[str, Any]:
+    """The figures that `--json` prints.
+
+    `bytes` and `percent_of_pcm16` count the manifest, which its own figures of these names cannot.
+    """
     from voxsrc.feature_set.manifest import percent
 
     set_bytes = manifest.stored_bytes + len(manifest.to_json())
@@ -81,7 +84,7 @@ def summarise(manifest: "Manifest", all_bytes: int) -> dict[str, Any]:
         "num_shards": len(manifest.shards),
         "seconds": manifest.seconds,
         "bytes": set_bytes,
-        "stored_bytes": all_bytes,
+        "folder_bytes": folder_bytes,
         "pcm16_bytes": manifest.pcm16_bytes,
         "percent_of_pcm16": percent(set_bytes, manifest.pcm16_bytes),
         "fbank_spec_hash": manifest.spec.hash,

@@ -115,7 +115,7 @@ def _locked(lock: Path) -> int:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                _log.info("%s: another process decodes this set, waiting for it", lock)
+                _log.warning("%s: another process decodes this set, waiting for it", lock)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in LOCKS_UNSUPPORTED:

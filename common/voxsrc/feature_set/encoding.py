@@ -99,6 +99,8 @@ class Encoding:
             FeatureSetError: If it is an encoding that this version cannot read.
         """
         encoding = cls(float(fields["step_nat"]), float(fields["offset_nat"]))
+        if not (0 < encoding.step_nat < math.inf and math.isfinite(encoding.offset_nat)):
+            raise FeatureSetError(f"encoding {fields}; expected finite numbers, a step above 0")
         if encoding.to_dict() != fields:
             raise FeatureSetError(f"encoding {fields}; this version reads {encoding.to_dict()}")
         return encoding

@@ -1,6 +1,7 @@
 """`utterances.parquet`: where each utterance's frames are."""
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,12 @@ class UtteranceIndex:
     def __len__(self) -> int:
         return len(self.utterance_ids)
 
+    def duplicates(self) -> list[str]:
+        """The ids that several utterances have; there should be none."""
+        if len(set(self.utterance_ids)) == len(self):
+            return []
+        return [utterance_id for utterance_id, count in Counter(self.utterance_ids).items() if count > 1]
+
 
 def index_to_parquet(records: Sequence[ShardRecord]) -> bytes:
     """The file's content; `first_frame` counts from the start of the utterance's shard."""
@@ -71,29 +78,35 @@ def index_to_parquet(records: Sequence[ShardRecord]) -> bytes:
 
 
 def index_from_parquet(content: bytes, frames_per_shard: Sequence[int]) -> UtteranceIndex:
-    """Reads the file's content.
+    """Reads the file's content. That no two utterances share an id is not checked, see `duplicates`.
 
     Raises:
         FeatureSetError: If it is not such a file, or does not fit the shards.
     """
     try:
-        table = pq.read_table(io.BytesIO(content), columns=_SCHEMA.names)
-        columns = {name: table[name].combine_chunks() for name in _SCHEMA.names}
-    except (pa.ArrowException, KeyError) as error:
+        table = pq.read_table(io.BytesIO(content), columns=_SCHEMA.names).select(_SCHEMA.names)
+        if not table.schema.equals(_SCHEMA):
+            columns = ", ".join(f"{field.name} {field.type}" for field in table.schema)
+            raise FeatureSetError(f"not an utterance index (its columns are {columns})")
+        utterance_ids, speaker_ids, session_ids = (table[name].to_pylist() for name in _SCHEMA.names[:3])
+    except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:
         raise FeatureSetError(f"not an utterance index ({error})") from error
+    if without_value := [name for name in _SCHEMA.names if table[name].null_count]:
+        raise FeatureSetError(f"rows without {', '.join(without_value)}")
     shards, in_shard, num_frames = (
-        columns[name].to_numpy(zero_copy_only=False).astype(np.int64)
-        for name in ("shard", "first_frame", "num_frames")
+        table[name].to_numpy().astype(np.int64) for name in ("shard", "first_frame", "num_frames")
     )
-    per_shard = np.bincount(shards, weights=num_frames, minlength=len(frames_per_shard))
-    if per_shard.tolist() != list(frames_per_shard):
+    if len(shards) and not (shards[0] >= 0 and shards[-1] < len(frames_per_shard)):
+        raise FeatureSetError(f"shards {shards[0]} to {shards[-1]}; the set has {len(frames_per_shard)}")
+    if (shards[1:] < shards[:-1]).any():
+        raise FeatureSetError("the utterances are not in the order of the shards")
+    if len(num_frames) and num_frames.min() < 0:
+        raise FeatureSetError(f"an utterance of {num_frames.min()} frames")
+    ends = np.concatenate([[0], np.cumsum(num_frames)])
+    shard_starts = ends[np.searchsorted(shards, np.arange(len(frames_per_shard) + 1))]
+    if np.diff(shard_starts).tolist() != list(frames_per_shard):
         raise FeatureSetError("the utterances' frames do not add up to the shards'")
-    shard_starts = np.concatenate([[0], np.cumsum(frames_per_shard, dtype=np.int64)])
-    return UtteranceIndex(
-        utterance_ids=columns["utterance_id"].to_pylist(),
-        speaker_ids=columns["speaker_id"].to_pylist(),
-        session_ids=columns["session_id"].to_pylist(),
-        shards=shards,
-        first_frames=in_shard + shard_starts[shards],
-        num_frames=num_frames,
-    )
+    first_frames = in_shard + shard_starts[shards]
+    if (first_frames != ends[:-1]).any():
+        raise FeatureSetError("first_frame is not where the utterance before ends")
+    return UtteranceIndex(utterance_ids, speaker_ids, session_ids, shards, first_frames, num_frames)

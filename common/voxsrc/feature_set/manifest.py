@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from voxsrc import storage
 from voxsrc.corpus import speed_copies
-from voxsrc.errors import FeatureSetError, NotFoundError
+from voxsrc.errors import ConfigError, FeatureSetError, NotFoundError
 from voxsrc.feature_set.encoding import Encoding
 from voxsrc.features import FbankSpec
 
@@ -23,6 +23,11 @@ PLAN_NAME = "plan/plan.json"
 SHARD_FILE = re.compile(r"shard-[0-9]{5,}\.(json|lfb\.zst)")
 
 _PCM16_BYTES = 2
+# Sums of such numbers of frames are exact; no corpus comes near.
+_MOST = 1 << 53
+_DAMAGED_REMEDY = (
+    "copy the set again, or delete the file and run the same extraction again, which makes it anew"
+)
 
 
 def shard_name(shard: int) -> str:
@@ -66,7 +71,8 @@ class Manifest:
         shards: The shards, in order.
         index: `utterances.parquet`.
         num_rejected: How many utterances were left out, by reason.
-        counts: Utterances that were resampled or averaged to mono, samples and values limited.
+        counts: Utterances that were resampled or averaged to mono, samples and values limited; see
+            `ShardCounts`. `low_rate_utterances` is there only if it is known of all that were resampled.
         made_from: List, audio, options and code version.
     """
 
@@ -138,10 +144,11 @@ class Manifest:
             version = fields["format_version"]
             if version != FORMAT_VERSION:
                 raise FeatureSetError(
-                    f"format version {version}; this version of voxsrc reads {FORMAT_VERSION}"
+                    f"format version {version}; this version of voxsrc reads {FORMAT_VERSION}: read the set "
+                    "with the version that wrote it, or extract the features again into another folder"
                 )
             manifest = cls(
-                spec=FbankSpec.from_dict(fields["fbank_spec"]),
+                spec=FbankSpec.from_dict(fields["fbank_spec"], "fbank_spec"),
                 encoding=Encoding.from_dict(fields["encoding"]),
                 num_utterances=fields["num_utterances"],
                 num_speakers=fields["num_speakers"],
@@ -153,14 +160,40 @@ class Manifest:
                 counts=fields["counts"],
                 made_from=fields["made_from"],
             )
+            manifest._check_counts()
             speed_copies((), manifest.made_from)  # only to refuse what are no speeds
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise FeatureSetError(f"not a manifest ({type(error).__name__}: {error})") from error
+        except (
+            AttributeError, ConfigError, KeyError, OverflowError, RecursionError, TypeError, ValueError
+        ) as error:  # fmt: skip
+            raise FeatureSetError(
+                f"not a manifest ({type(error).__name__}: {error}); {_DAMAGED_REMEDY}"
+            ) from error
         if manifest.spec.hash != fields["fbank_spec_hash"]:
             raise FeatureSetError(
-                f"fbank_spec hashes to {manifest.spec.hash}, fbank_spec_hash says {fields['fbank_spec_hash']}"
+                f"fbank_spec hashes to {manifest.spec.hash}, fbank_spec_hash says "
+                f"{fields['fbank_spec_hash']}; {_DAMAGED_REMEDY}"
             )
         return manifest
+
+    def _check_counts(self) -> None:
+        """Raises ValueError, naming the field, where the numbers cannot be, or contradict each other."""
+        totals = ("num_utterances", "num_speakers", "num_frames", "num_samples")
+        _check_whole({name: getattr(self, name) for name in totals})
+        _check_whole(self.num_rejected, "num_rejected.")
+        _check_whole(self.counts, "counts.")
+        files = [("index.", INDEX_NAME, self.index)]
+        files += [(f"shards.{i}.", shard_name(i), shard) for i, shard in enumerate(self.shards)]
+        for path, name, stored in files:
+            values = asdict(stored)
+            if values.pop("name") != name:
+                raise ValueError(f"{path}name is {stored.name!r}; expected {name!r}")
+            if type(values.pop("sha256")) is not str:
+                raise ValueError(f"{path}sha256 is {stored.sha256!r}; expected text")
+            _check_whole(values, path)
+        for field_name in ("num_utterances", "num_frames"):
+            total, stated = sum(getattr(s, field_name) for s in self.shards), getattr(self, field_name)
+            if total != stated:
+                raise ValueError(f"{field_name} is {stated}, the shards have {total}")
 
 
 def read_manifest(uri: str) -> Manifest:
@@ -177,6 +210,23 @@ def read_manifest(uri: str) -> Manifest:
         raise NotFoundError(f"{uri} {_found_instead(uri)}") from error
     except FeatureSetError as error:
         raise FeatureSetError(f"{manifest_uri}: {error}") from error
+
+
+def read_verified(set_uri: str, stored: StoredFile) -> bytes:
+    """The content of a file of the set.
+
+    Raises:
+        FeatureSetError: If it is not the file that the manifest describes.
+        NotFoundError: If it is not there.
+    """
+    uri = storage.join(set_uri, stored.name)
+    content = storage.read_bytes(uri)
+    if len(content) != stored.bytes or hashlib.sha256(content).hexdigest() != stored.sha256:
+        raise FeatureSetError(
+            f"{uri} is damaged: {len(content)} bytes, SHA-256 not as in the manifest ({stored.bytes} bytes); "
+            "delete manifest.json and run the same extraction again: it makes only what is damaged"
+        )
+    return content
 
 
 def _found_instead(uri: str) -> str:
@@ -203,6 +253,13 @@ def _found_instead(uri: str) -> str:
         f"is a folder without a feature set (no {MANIFEST_NAME}, no shards); expected the --output of an "
         "extraction: extract features of audio first"
     )
+
+
+def _check_whole(counts: Mapping[str, Any], path: str = "") -> None:
+    for name, count in counts.items():
+        # bool is a subclass of int.
+        if type(count) is not int or not 0 <= count <= _MOST:
+            raise ValueError(f"{path}{name} is {count!r}; expected a whole number from 0 to {_MOST}")
 
 
 def percent(part: int, whole: int) -> float:

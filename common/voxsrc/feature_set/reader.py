@@ -3,11 +3,10 @@
 Letters: N utterances, B crops, T frames, F mel bands.
 """
 
-import hashlib
 import mmap
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
@@ -16,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxsrc import storage
+from voxsrc.cores import cpu_count
 from voxsrc.errors import ConfigError, FeatureSetError
 from voxsrc.feature_set.cache import open_decoded
 from voxsrc.feature_set.encoding import Float32Array, Uint8Array
 from voxsrc.feature_set.index import UtteranceIndex, index_from_parquet
-from voxsrc.feature_set.manifest import Manifest, StoredFile, read_manifest
-from voxsrc.feature_set.shard import decode_shard
+from voxsrc.feature_set.manifest import Manifest, read_manifest, read_verified
+from voxsrc.feature_set.shard import decode_shard, empty_levels
 from voxsrc.features import FbankSpec
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class FeatureSet:
                 all processes of the machine share, and from then on maps it without reading it.
             spec: If given, the set must have been made with this spec.
             cache_dir: Folder of cache files for `mmap`; by default $VOXSRC_CACHE, else ~/.cache/voxsrc.
-            num_threads: Threads that decode; by default one a core.
+            num_threads: Threads that decode; by default one for each core that this process may use.
 
         Raises:
             NotFoundError: If there is no finished set.
@@ -99,9 +99,9 @@ class FeatureSet:
         except FeatureSetError as error:
             raise FeatureSetError(f"{storage.join(uri, manifest.index.name)}: {error}") from error
         opened = cls(uri, manifest, index, mode)
-        threads = num_threads or os.cpu_count() or 1
+        threads = num_threads or cpu_count()
         if mode == "ram":
-            opened._frames = np.empty(opened.shape, np.uint8)
+            opened._frames = empty_levels(*opened.shape)
             opened._decode_all(opened._frames, threads)
         elif mode == "mmap":
             opened._frames = opened._mapped(cache_dir, threads)
@@ -130,7 +130,7 @@ class FeatureSet:
         """The utterance's row in `index`.
 
         Raises:
-            FeatureSetError: If the set does not have it.
+            FeatureSetError: If the set does not have it, or has several utterances of one id.
         """
         try:
             return self._rows[utterance_id]
@@ -159,9 +159,14 @@ class FeatureSet:
             yield utterance_id, self.read(utterance_id)
 
     def crops(
-        self, first_frames: NDArray[np.int64], num_frames: int, out: Float32Array | None = None
+        self,
+        first_frames: Sequence[int] | NDArray[np.int64],
+        num_frames: int,
+        out: Float32Array | None = None,
     ) -> Float32Array:
-        """Windows of the whole set's frames; for the modes `ram` and `mmap`.
+        """Windows of the whole set's frames as NumPy arrays; for the modes `ram` and `mmap`.
+
+        The trainer gathers its own, as bytes on the device (`trainer.data.DeviceFeatures`).
 
         Args:
             first_frames: (B,) where each begins in the frames of the whole set (`index.first_frames`
@@ -176,7 +181,7 @@ class FeatureSet:
             ConfigError: If a crop begins before the first frame or ends after the last, or in the mode
                 `by_shard`.
         """
-        frames = self.frames
+        frames, first_frames = self.frames, np.asarray(first_frames)
         if (
             len(first_frames)
             and not 0 <= first_frames.min() <= first_frames.max() <= len(frames) - num_frames
@@ -199,7 +204,7 @@ class FeatureSet:
             part += offset
         return out
 
-    def read_ahead(self, first_frames: NDArray[np.int64], num_frames: int) -> None:
+    def read_ahead(self, first_frames: Sequence[int] | NDArray[np.int64], num_frames: int) -> None:
         """Has the kernel fetch windows from the disk meanwhile; does nothing except for `mmap`.
 
         Reading a window that is not in memory waits for the disk; of windows that were asked for before,
@@ -212,7 +217,7 @@ class FeatureSet:
         if self._cache_file is None or not hasattr(os, "posix_fadvise"):
             return
         descriptor, width = self._cache_file.fileno(), self.shape[1]
-        for begin in (first_frames * width).tolist():
+        for begin in (np.asarray(first_frames) * width).tolist():
             os.posix_fadvise(descriptor, begin, num_frames * width, os.POSIX_FADV_WILLNEED)
 
     def to_torch(self, device: "str | torch.device" = "cpu") -> "torch.Tensor":
@@ -234,7 +239,12 @@ class FeatureSet:
 
     @cached_property
     def _rows(self) -> dict[str, int]:
-        return {utterance_id: row for row, utterance_id in enumerate(self.index.utterance_ids)}
+        rows = {utterance_id: row for row, utterance_id in enumerate(self.index.utterance_ids)}
+        if len(rows) < len(self):
+            raise FeatureSetError(
+                f"{self.uri} has several utterances called {self.index.duplicates()[0]}; extract it again"
+            )
+        return rows
 
     @cached_property
     def _shard_starts(self) -> list[int]:
@@ -245,7 +255,7 @@ class FeatureSet:
         if shard in self._recent_shards:
             self._recent_shards.move_to_end(shard)
         else:
-            levels = np.empty((self.manifest.shards[shard].num_frames, self.shape[1]), np.uint8)
+            levels = empty_levels(self.manifest.shards[shard].num_frames, self.shape[1])
             self._decode_into(shard, levels)
             self._recent_shards[shard] = levels
             if len(self._recent_shards) > _SHARDS_KEPT:
@@ -285,20 +295,3 @@ class FeatureSet:
         # Without the advice the kernel reads a megabyte around each 8 kB crop.
         mapping.madvise(mmap.MADV_RANDOM)
         return np.frombuffer(mapping, np.uint8).reshape(self.shape)
-
-
-def read_verified(set_uri: str, stored: StoredFile) -> bytes:
-    """The content of a file of the set.
-
-    Raises:
-        FeatureSetError: If it is not the file that the manifest describes.
-        NotFoundError: If it is not there.
-    """
-    uri = storage.join(set_uri, stored.name)
-    content = storage.read_bytes(uri)
-    if len(content) != stored.bytes or hashlib.sha256(content).hexdigest() != stored.sha256:
-        raise FeatureSetError(
-            f"{uri} is damaged: {len(content)} bytes, SHA-256 not as in the manifest ({stored.bytes} bytes); "
-            "delete manifest.json and run the same extraction again: it makes only what is damaged"
-        )
-    return content

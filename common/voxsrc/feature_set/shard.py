@@ -57,12 +57,19 @@ class ShardCounts:
         downmixed_utterances: Utterances that had several channels.
         limited_samples: Samples outside [-1, 1].
         limited_values: Log-mel values outside the encoding's range.
+        low_rate_utterances: Of the resampled ones those whose rate was too low for the highest band; None
+            where nothing was resampled, and in records of versions that did not count them.
     """
 
     resampled_utterances: int = 0
     downmixed_utterances: int = 0
     limited_samples: int = 0
     limited_values: int = 0
+    low_rate_utterances: int | None = None
+
+    def to_dict(self) -> dict[str, int]:
+        """What was counted."""
+        return {name: count for name, count in vars(self).items() if count is not None}
 
 
 @dataclass
@@ -92,7 +99,7 @@ class ShardRecord:
             "sha256": self.sha256,
             "crc32c": self.crc32c,
             "num_samples": self.num_samples,
-            "counts": vars(self.counts),
+            "counts": self.counts.to_dict(),
         }
         parts = [json.dumps(fields)[:-1]]
         utterances = [(u.utterance_id, u.speaker_id, u.session_id, u.num_frames) for u in self.utterances]
@@ -187,6 +194,21 @@ def valid_record(content: bytes, key: str, stored: storage.ObjectInfo | None) ->
         return record if stored.crc32c == record.crc32c else None
     # A disk keeps no checksums, so the file is read: a second for each gigabyte of features.
     return record if hashlib.sha256(storage.read_bytes(stored.uri)).hexdigest() == record.sha256 else None
+
+
+def empty_levels(num_frames: int, num_mels: int) -> Uint8Array:
+    """Room for decoded frames, (T, F) uint8.
+
+    Raises:
+        FeatureSetError: If there is not so much memory.
+    """
+    try:
+        return np.empty((num_frames, num_mels), np.uint8)
+    except (MemoryError, ValueError) as error:  # the latter beyond 2⁶³ bytes
+        raise FeatureSetError(
+            f"{num_frames:,} frames of {num_mels} bands need {num_frames * num_mels / 1e9:,.1f} GB, more "
+            "than there is memory; a whole set needs less by mode='mmap' (in a training: data.placement=mmap)"
+        ) from error
 
 
 def decode_shard(content: bytes, num_frames_each: NDArray[np.int64], out: Uint8Array) -> None:

@@ -8,9 +8,8 @@ import numpy as np
 from voxsrc import storage
 from voxsrc.errors import FeatureSetError, NotFoundError
 from voxsrc.feature_set.index import index_from_parquet
-from voxsrc.feature_set.manifest import StoredShard, read_manifest
-from voxsrc.feature_set.reader import read_verified
-from voxsrc.feature_set.shard import decode_shard
+from voxsrc.feature_set.manifest import StoredShard, read_manifest, read_verified
+from voxsrc.feature_set.shard import decode_shard, empty_levels
 
 _THREADS = 4
 
@@ -35,7 +34,10 @@ def verify(uri: str, on_shard: Callable[[StoredShard], None] = lambda shard: Non
         index = index_from_parquet(read_verified(uri, manifest.index), frames_per_shard)
     except (FeatureSetError, NotFoundError) as error:
         return [f"{manifest.index.name}: {error}"]
-    problems = []
+    problems = [
+        f"{manifest.index.name}: several utterances are called {utterance_id}"
+        for utterance_id in index.duplicates()
+    ]
     counted = {
         "num_utterances": (len(index), manifest.num_utterances),
         "num_speakers": (len(set(index.speaker_ids)), manifest.num_speakers),
@@ -47,9 +49,12 @@ def verify(uri: str, on_shard: Callable[[StoredShard], None] = lambda shard: Non
 
     def check(shard: int) -> str | None:
         stored = manifest.shards[shard]
-        frames = np.empty((stored.num_frames, manifest.spec.num_mels), np.uint8)
         first, last = np.searchsorted(index.shards, [shard, shard + 1])
         try:
+            if last - first != stored.num_utterances:
+                found = f"{manifest.index.name} has {last - first} utterances of it"
+                raise FeatureSetError(f"{found}, manifest.json {stored.num_utterances}")
+            frames = empty_levels(stored.num_frames, manifest.spec.num_mels)
             decode_shard(read_verified(uri, stored), index.num_frames[first:last], frames)
         except (FeatureSetError, NotFoundError) as error:
             return f"{stored.name}: {error}"
@@ -62,6 +67,6 @@ def verify(uri: str, on_shard: Callable[[StoredShard], None] = lambda shard: Non
     return problems
 
 
-def stored_bytes(uri: str) -> int:
+def folder_bytes(uri: str) -> int:
     """Bytes of all files of the set, the records that make it resumable included."""
     return sum(info.size for info in storage.list_files(uri))

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from voxsrc.config import from_mapping
 from voxsrc.errors import ConfigError
 
 Window = Literal["hamming", "hann", "povey", "rectangular"]
@@ -24,6 +25,15 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "preemphasis_over": ("utterance", "utterance_reflect", "frame"),
     "mel_triangles_in": ("hz", "mel"),
     "power": (1, 2),
+}
+# Beyond these nothing computes with speech, and the matrix of the mel filters takes gigabytes.
+_MOST: dict[str, int] = {
+    "sample_rate_hz": 768_000,
+    "waveform_scale": 1 << 31,
+    "window_ms": 10_000,
+    "hop_ms": 10_000,
+    "n_fft": 1 << 15,
+    "num_mels": 512,
 }
 # Of those that differ; further ones are counted.
 _FEW_FIELDS = 4
@@ -90,7 +100,9 @@ class FbankSpec:
         for name in ("sample_rate_hz", "waveform_scale", "window_ms", "hop_ms", "num_mels"):
             self._check(name, getattr(self, name) > 0, "a number above 0")
         for name in ("dither", "preemphasis", "log_offset", "log_floor"):
-            self._check(name, getattr(self, name) >= 0, "a number not below 0")
+            self._check(name, 0 <= getattr(self, name) < math.inf, "a finite number not below 0")
+        for name, most in _MOST.items():
+            self._check(name, getattr(self, name) <= most, f"at most {most}")
         self._check("preemphasis", self.preemphasis <= 1, "at most 1")
         self._check("hop_ms", self.hop_samples >= 1, "at least one sample")
         self._check("window_ms", self.window_samples >= 2, "at least two samples")
@@ -203,19 +215,18 @@ class FbankSpec:
         return max(PRESETS, key=lambda name: len(fields & PRESETS[name].to_dict().items()))
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+    def from_dict(cls, fields: Mapping[str, Any], path: str = "") -> Self:
         """The spec with these fields, the others at their defaults.
 
+        Args:
+            fields: Fields by name.
+            path: Where they stand in a larger configuration, for errors.
+
         Raises:
-            ConfigError: On an unknown field or a value that cannot be used.
+            ConfigError: On an unknown field (the nearest known one is suggested) or a value that cannot be
+                used.
         """
-        known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(fields) - known)
-        if unknown:
-            raise ConfigError(
-                f"FbankSpec has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}"
-            )
-        return cls(**fields)
+        return from_mapping(cls, fields, path)
 
 
 def _first_few(told: Sequence[str], separator: str) -> str:

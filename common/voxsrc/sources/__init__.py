@@ -6,7 +6,7 @@ many workers each read their own share.
 """
 
 from voxsrc.sources.base import UNKNOWN_STAMP, Member, Readable, ReadResult, Scan, Source
-from voxsrc.sources.matching import Matching, match_all_files, match_utterances
+from voxsrc.sources.matching import Matching, match_all_files, match_utterances, refuse_shared
 from voxsrc.sources.opening import audio_uris, open_source, open_sources
 from voxsrc.sources.several import SeveralSources
 
@@ -24,4 +24,5 @@ __all__ = [
     "match_utterances",
     "open_source",
     "open_sources",
+    "refuse_shared",
 ]

@@ -1,13 +1,14 @@
 """Finds the file of each listed utterance."""
 
 import posixpath
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from voxsrc.corpus import Utterance, session_of, utterances_from_paths
 from voxsrc.errors import CorpusError
-from voxsrc.sources.base import Member, Source
+from voxsrc.sources.base import Member, Source, without_suffix
 from voxsrc.sources.several import SeveralSources
 
 _PROBED = 50
@@ -40,8 +41,9 @@ def match_utterances(source: Source | SeveralSources, utterances: Sequence[Utter
     """Finds the file of each listed utterance.
 
     A path whose file has another suffix is matched by its stem: VoxCeleb2's own list names `.wav`
-    where the archive has `.m4a`. The folder that the paths are relative to is found by looking, in each of
-    several sources anew.
+    where the archive has `.m4a`. One whose file has its accents in another Unicode form (NFC, NFD), as
+    in archives made on a Mac, is matched if it is not there as listed. The folder that the paths are
+    relative to is found by looking, in each of several sources anew.
 
     Raises:
         CorpusError: If none of the first utterances is there (of several sources: none at all), one is in
@@ -72,20 +74,29 @@ def match_utterances(source: Source | SeveralSources, utterances: Sequence[Utter
 def _match_below(source: Source, prefix: str, utterances: Sequence[Utterance]) -> Matching:
     pairs, missing = [], []
     for utterance in utterances:
-        member = source.find(prefix + _path(utterance))
+        member = _find(source, prefix, utterance)
         if member is None:
             missing.append(utterance)
         else:
             pairs.append((utterance, member))
     _check_own_files(source, pairs)
-    others = Counter(
-        f".{listed.rpartition('.')[2]} where the file is .{member.path.rpartition('.')[2]}"
-        for listed, member in ((prefix + _path(u), member) for u, member in pairs)
-        if listed != member.path
-    )
+    others: Counter[str] = Counter()
+    num_respelt = 0
+    for listed, path in ((prefix + _path(utterance), member.path) for utterance, member in pairs):
+        if listed == path:
+            continue
+        suffix, found = listed.rpartition(".")[2], path.rpartition(".")[2]
+        if suffix != found:
+            others[f".{suffix} where the file is .{found}"] += 1
+        num_respelt += without_suffix(listed) != without_suffix(path)
     notes = [
         f"the list says {what}: {count} utterances matched by stem" for what, count in sorted(others.items())
     ]
+    if num_respelt:
+        notes.append(
+            "the list has accents in another Unicode form than the files, which looks the same (NFC, NFD): "
+            f"{num_respelt} utterances matched all the same"
+        )
     if prefix:
         notes.insert(0, f"the list's paths are found below {prefix}")
     return Matching(pairs, missing, prefix, sum(others.values()), notes)
@@ -111,8 +122,8 @@ def _check_own_files(source: Source, pairs: Sequence[tuple[Utterance, Member]]) 
         )
         raise CorpusError(
             f"{len(twice):,} listed utterances have the file of another one in {source.uri}: {named}"
-            f"{'; …' if len(twice) > _NAMED else ''}. Of paths that differ in `./` or in their suffix alone "
-            "list one, or add the file that is missing"
+            f"{'; …' if len(twice) > _NAMED else ''}. Of paths that differ in `./`, in their suffix or in "
+            "the Unicode form of accents alone list one, or add the file that is missing"
         )
 
 
@@ -176,10 +187,10 @@ def _of_one_speaker(paths: Collection[str], speaker_id: str) -> list[Utterance]:
 
 
 def _find_prefix(source: Source, utterances: Sequence[Utterance]) -> str:
-    if any(source.find(_path(utterance)) for utterance in utterances[:_PROBED]):
+    if any(_find(source, "", utterance) for utterance in utterances[:_PROBED]):
         return ""
     for utterance in utterances[:_PROBED_DEEPLY]:
-        prefixes = source.find_prefixes([_path(utterance)])
+        prefixes = source.find_prefixes(_spellings(utterance))
         if len(prefixes) > 1:
             raise CorpusError(
                 f"{utterance.utterance_id} is in {source.uri} more than once, below {', '.join(prefixes)}; "
@@ -198,7 +209,7 @@ def _find_only_prefix(source: Source, utterances: Sequence[Utterance]) -> str | 
 
     All are looked for: whose are the first ones, nobody knows.
     """
-    prefixes = source.find_prefixes([_path(utterance) for utterance in utterances])
+    prefixes = source.find_prefixes([path for utterance in utterances for path in _spellings(utterance)])
     if len(prefixes) > 1:
         raise CorpusError(
             f"listed utterances are in {source.uri} below {', '.join(prefixes[:_NAMED])}"
@@ -212,26 +223,39 @@ def _united(several: SeveralSources, matchings: Sequence[Matching]) -> dict[str,
     """The pairs of all sources by utterance id.
 
     Raises:
-        CorpusError: If two sources have the same utterance.
+        CorpusError: See `refuse_shared`.
     """
-    found: dict[str, tuple[Utterance, Member]] = {}
-    twice: list[tuple[str, str, str]] = []
-    for index, matching in enumerate(matchings):
-        for utterance, member in matching.pairs:
-            utterance_id = utterance.utterance_id
-            if utterance_id in found:
-                other = several.sources[found[utterance_id][1].source]
-                twice.append((utterance_id, other.uri, several.sources[index].uri))
-            else:
-                found[utterance_id] = utterance, replace(member, source=index)
+    refuse_shared(several, [[utterance for utterance, _ in matching.pairs] for matching in matchings])
+    return {
+        utterance.utterance_id: (utterance, replace(member, source=index))
+        for index, matching in enumerate(matchings)
+        for utterance, member in matching.pairs
+    }
+
+
+def refuse_shared(several: SeveralSources, utterances: Sequence[Sequence[Utterance]]) -> None:
+    """Raises CorpusError if two sources have the same utterance, be it under another suffix.
+
+    Args:
+        several: The sources.
+        utterances: Those of each source.
+    """
+    # A listed path finds files of any suffix, so a suffix tells no utterances apart.
+    found: dict[str, tuple[str, int]] = {}
+    twice: list[tuple[str, int, str, int]] = []
+    for index, of_source in enumerate(utterances):
+        for utterance_id in (utterance.utterance_id for utterance in of_source):
+            first = found.setdefault(without_suffix(utterance_id), (utterance_id, index))
+            if first[1] != index:
+                twice.append((*first, utterance_id, index))
     if twice:
-        utterance_id, first, second = twice[0]
+        first_id, first_index, second_id, second_index = twice[0]
+        other_name = "" if second_id == first_id else f" as {second_id}"
         raise CorpusError(
-            f"{len(twice):,} utterances are in more than one source, the first is {utterance_id}: in {first} "
-            f"and in {second}. Nothing says which is meant: leave one of the sources out, or the utterances "
-            "out of one of them"
+            f"{len(twice):,} utterances are in more than one source, the first is {first_id}: in "
+            f"{several.sources[first_index].uri} and in {several.sources[second_index].uri}{other_name}. "
+            "Nothing says which is meant: leave one of the sources out, or the utterances out of one of them"
         )
-    return found
 
 
 def _notes(several: SeveralSources, matchings: Sequence[Matching], what: str) -> list[str]:
@@ -240,6 +264,20 @@ def _notes(several: SeveralSources, matchings: Sequence[Matching], what: str) ->
         for source, matching in zip(several.sources, matchings, strict=True)
         for note in (f"{len(matching.pairs):,} {what}", *matching.notes)
     ]
+
+
+def _find(source: Source, prefix: str, utterance: Utterance) -> Member | None:
+    """The utterance's file below `prefix`, as listed or else in another Unicode form."""
+    found = (source.find(prefix + path) for path in _spellings(utterance))
+    return next((member for member in found if member is not None), None)
+
+
+def _spellings(utterance: Utterance) -> list[str]:
+    """The listed path, then, if it is another one, with its accents composed, then with them apart."""
+    path = _path(utterance)
+    if path.isascii():
+        return [path]
+    return list(dict.fromkeys([path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))]))
 
 
 def _path(utterance: Utterance) -> str:

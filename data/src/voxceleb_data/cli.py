@@ -13,7 +13,7 @@ from voxceleb_data.official import ARCHIVES, LIST_BASE_URLS, LISTS, Archive, Off
 from voxceleb_data.origins import Credentials, open_origin
 from voxceleb_data.prepare import prepare
 from voxceleb_data.transfer import Transfer
-from voxsrc.command import add_debug_flag, run_command
+from voxsrc.command import add_debug_flag, configure_logging, run_command
 from voxsrc.errors import ConfigError
 from voxsrc.sources import audio_uris
 
@@ -186,6 +186,7 @@ def _add_copy_subset(commands: _Commands) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parsed = build_parser().parse_args(argv)
+    configure_logging()
     return run_command(parsed.function, parsed)
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from voxsrc import corpus
 from voxsrc.corpus import Utterance
 from voxsrc.errors import CorpusError
-from voxsrc.sources import Scan, SeveralSources, Source, match_utterances, open_sources
-from voxsrc.sources.base import without_suffix
+from voxsrc.sources import Scan, SeveralSources, Source, match_utterances, open_sources, refuse_shared
 
 _NAMED_MISSING = 5
 
@@ -63,15 +62,7 @@ def _all_utterances(source: Source | SeveralSources) -> Preparation:
     if not isinstance(source, SeveralSources):
         return _all_of(source)
     parts = {each.uri: _all_of(each) for each in source.sources}
-    source_of: dict[str, str] = {}
-    for uri, part in parts.items():
-        for utterance in part.utterances:
-            # Extraction would find either, whatever its suffix.
-            if (other := source_of.setdefault(without_suffix(utterance.utterance_id), uri)) != uri:
-                raise CorpusError(
-                    f"{utterance.utterance_id} is in {other} and in {uri}; leave one of these out, or the "
-                    "utterances out of one of them"
-                )
+    refuse_shared(source, [part.utterances for part in parts.values()])
     utterances = [utterance for part in parts.values() for utterance in part.utterances]
     return Preparation(
         sorted(utterances, key=lambda utterance: utterance.utterance_id.encode()),

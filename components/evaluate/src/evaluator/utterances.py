@@ -7,8 +7,10 @@ from voxsrc import storage
 from voxsrc.corpus import TrialList
 from voxsrc.embedding import EmbeddingError, Embeddings
 from voxsrc.embedding.embedder import Embedder
+from voxsrc.embedding.embeddings import TOO_LONG
 from voxsrc.embedding.opening import open_for_embedding
 from voxsrc.errors import CorpusError
+from voxsrc.feature_set import FeatureSet
 from voxsrc.features import FbankSpec
 from voxsrc.scoring import UnknownUtterancesError, pairs_of
 from voxsrc.trial_lists import trusted_speakers
@@ -55,17 +57,31 @@ class StoredUtterances:
         self.speaker_of: Mapping[str, str] | None = dict(
             zip(index.utterance_ids, index.speaker_ids, strict=True)
         )
-        if resampled := self._features.manifest.counts.get("resampled_utterances", 0):
-            self.warnings.append(
-                f"{resampled:,} of {len(index):,} utterances of {uri} had another sample rate than "
-                f"{spec.sample_rate_hz} Hz: of a lower one they have no energy above half of it, and "
-                "scores with them are unreliable"
-            )
+        if warning := _low_rate_warning(self._features):
+            self.warnings.append(warning)
 
     def embed(self, embedder: Embedder, trials: TrialList) -> Embeddings:
         """See `TrialUtterances`."""
         pairs_of(trials, self._features.index.utterance_ids)
         return embedder.embed_set(self._features, trials.utterance_ids())
+
+
+def _low_rate_warning(features: FeatureSet) -> str:
+    """That utterances had too low a sample rate; empty if none had."""
+    counts, spec = features.manifest.counts, features.manifest.spec
+    low_rate, of_all = counts.get("low_rate_utterances"), f"of {len(features):,} utterances of {features.uri}"
+    if low_rate:
+        return (
+            f"{low_rate:,} {of_all} had too low a sample rate: they have no energy above half of it, the "
+            f"features reach {spec.high_hz:g} Hz, and scores with them are unreliable"
+        )
+    if low_rate is None and (resampled := counts.get("resampled_utterances")):
+        return (
+            f"{resampled:,} {of_all} had another sample rate than {spec.sample_rate_hz} Hz; how many a lower "
+            "one, the set does not say, as an earlier version made it: such utterances have no energy above "
+            "half of their rate, and scores with them are unreliable; a higher rate does no harm"
+        )
+    return ""
 
 
 class RecordedUtterances:
@@ -104,6 +120,11 @@ def embedded(
         reasons = dict.fromkeys(error.utterance_ids, "missing: not in the features")
         message = str(error)
     except EmbeddingError as error:
+        if TOO_LONG in error.codes:
+            remedy = (
+                "mend them, leave them out, or take --scoring mean-distance, for which any length will do"
+            )
+            error = EmbeddingError(error.what, error.reasons, remedy)
         reasons, message = error.reasons, str(error)
     file_uri = storage.join(output_uri, UNUSABLE_NAME)
     lines = (f"{name}\t{reason}\n" for name, reason in reasons.items())

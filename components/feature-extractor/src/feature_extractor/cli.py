@@ -10,7 +10,8 @@ from types import FrameType
 
 import voxsrc
 from feature_extractor import commands
-from voxsrc.command import add_debug_flag, cpu_count, run_command
+from voxsrc.command import add_debug_flag, configure_logging, run_command
+from voxsrc.cores import cpu_count
 from voxsrc.feature_set.encoding import DEFAULT_STEP_NAT
 from voxsrc.features import PRESETS
 
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code, which is 143 after SIGTERM."""
     parsed = build_parser().parse_args(arguments)
+    configure_logging()
     try:
         with _unwound_by_sigterm():
             return run_command(parsed.function, parsed)

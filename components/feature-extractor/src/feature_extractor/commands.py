@@ -120,7 +120,7 @@ def _ensure_plan(parsed: argparse.Namespace, options: ExtractionOptions) -> int:
         settings_difference,
         write_plan,
     )
-    from feature_extractor.planning import make_plan
+    from feature_extractor.planning import check_output, make_plan
     from feature_extractor.renewal import changes_since_planned, settle
 
     try:
@@ -143,6 +143,8 @@ def _ensure_plan(parsed: argparse.Namespace, options: ExtractionOptions) -> int:
                 f"{parsed.output} holds an unfinished extraction with other options ({difference}); "
                 "choose another --output, or give --overwrite"
             )
+    if begun is None:
+        check_output(parsed.output, options)
     print(f"looking for the audio in {', '.join(options.audio_uris)}", flush=True)
     plan, shards = make_plan(options)
     for note in plan.notes:

@@ -1,5 +1,6 @@
 """What an extraction would make and take, from a few utterances spread over the corpus."""
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -24,27 +25,26 @@ def estimate(
     log_mel = LogMelExtractor(options.spec)
     reasons: Counter[str] = Counter()
     seconds, stored_bytes, audio_bytes = 0.0, 0, 0
-    source = open_sources(options.audio_uris)
     began = time.perf_counter()
-    for utterance, content in zip(sampled, source.read_all(p.member for p in sampled), strict=True):
-        try:
-            if isinstance(content, AudioError):
-                raise content
-            recording = decode(
-                content, sample_rate_hz=options.spec.sample_rate_hz, min_duration_s=options.min_duration_s
-            )
-            levels, _ = options.encoding.quantise(log_mel(recording.waveform))
-        except AudioError as error:
-            reasons[error.reason] += 1
-            continue
-        except MemoryError:
-            reasons["too_large"] += 1
-            continue
-        seconds += len(recording.waveform) / options.spec.sample_rate_hz
-        stored_bytes += len(compress(time_delta(levels).tobytes()))
-        audio_bytes += utterance.member.size
-    took_s = time.perf_counter() - began
-    source.close()
+    with contextlib.closing(open_sources(options.audio_uris)) as source:
+        for utterance, content in zip(sampled, source.read_all(p.member for p in sampled), strict=True):
+            try:
+                if isinstance(content, AudioError):
+                    raise content
+                recording = decode(
+                    content, sample_rate_hz=options.spec.sample_rate_hz, min_duration_s=options.min_duration_s
+                )
+                levels, _ = options.encoding.quantise(log_mel(recording.waveform))
+            except AudioError as error:
+                reasons[error.reason] += 1
+                continue
+            except MemoryError:
+                reasons["too_large"] += 1
+                continue
+            seconds += len(recording.waveform) / options.spec.sample_rate_hz
+            stored_bytes += len(compress(time_delta(levels).tobytes()))
+            audio_bytes += utterance.member.size
+        took_s = time.perf_counter() - began
     rejected = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"
     lines = [f"of {len(sampled)} utterances tried, rejected: {rejected}"]
     if audio_bytes:

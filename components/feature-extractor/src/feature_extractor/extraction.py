@@ -18,6 +18,7 @@ from multiprocessing.sharedctypes import Synchronized
 from feature_extractor.options import copy_name
 from feature_extractor.plan import Plan, PlannedUtterance, PlanRows, read_plan, shard_key
 from voxsrc.audio import change_speed, decode
+from voxsrc.command import configure_logging
 from voxsrc.errors import AudioError, VoxsrcError
 from voxsrc.feature_set.shard import ShardRecord, ShardWriter, read_valid_record
 from voxsrc.features.scipy_log_mel import LogMelExtractor
@@ -123,7 +124,10 @@ class ShardMaker:
             writer.reject(utterance.utterance_id, utterance.speaker_id, "too_large", _NO_MEMORY)
             return 0.0
         counts = writer.record.counts
-        counts.resampled_utterances += recording.source_rate_hz != rate_hz
+        if recording.source_rate_hz != rate_hz:
+            counts.resampled_utterances += 1
+            is_low = recording.source_rate_hz / 2 < options.spec.high_hz
+            counts.low_rate_utterances = (counts.low_rate_utterances or 0) + is_low
         counts.downmixed_utterances += recording.num_channels > 1
         counts.limited_samples += recording.num_clipped
         for (utterance_id, speaker_id, waveform), log_mel in zip(copies, features, strict=True):
@@ -259,6 +263,7 @@ def _start_worker(
     output_uri: str, utterances_done: "Synchronized[int]", seconds_done: "Synchronized[float]"
 ) -> None:
     global _worker
+    configure_logging()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _worker = _Worker(ShardMaker(output_uri), utterances_done, seconds_done)
 

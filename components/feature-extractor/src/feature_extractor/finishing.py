@@ -107,7 +107,9 @@ def _manifest(
 ) -> Manifest:
     counts: Counter[str] = Counter()
     for record in records:
-        counts.update(asdict(record.counts))
+        counts.update(record.counts.to_dict())
+    if any(r.counts.resampled_utterances and r.counts.low_rate_utterances is None for r in records):
+        counts.pop("low_rate_utterances", None)  # an earlier version began the extraction
     speakers = {utterance.speaker_id for record in records for utterance in record.utterances}
     return Manifest(
         spec=plan.options.spec,

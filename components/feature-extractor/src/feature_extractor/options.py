@@ -1,5 +1,6 @@
 """What an extraction is asked to do."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -94,17 +95,23 @@ def parse_spec(preset_name: str, assignments: Sequence[str]) -> FbankSpec:
     """A preset with some fields replaced, as `["num_mels=80"]` says.
 
     Raises:
-        ConfigError: On an unknown field, or a value that cannot be used.
+        ConfigError: On an unknown preset or field, or a value that cannot be used.
     """
-    defaults = preset(preset_name).to_dict()
-    overrides: dict[str, Any] = {}
+    fields = preset(preset_name).to_dict()
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"--set {assignment}: expected FIELD=VALUE")
-        kind = type(defaults.get(name, ""))
-        try:
-            overrides[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
-        except (KeyError, ValueError) as error:
-            raise ConfigError(f"--set {assignment}: expected a value of type {kind.__name__}") from error
-    return preset(preset_name, **overrides)
+        fields[name.strip()] = _value(text.strip())
+    try:
+        return FbankSpec.from_dict(fields)
+    except ConfigError as error:
+        raise ConfigError(f"--set {error}") from error
+
+
+def _value(text: str) -> Any:
+    """A number or a truth value, else the text itself: as JSON has it, for this image has no YAML."""
+    try:
+        return json.loads(text.lower())
+    except ValueError:
+        return text

@@ -20,7 +20,7 @@ import voxsrc
 from feature_extractor.options import ExtractionOptions
 from voxsrc import storage
 from voxsrc.corpus import Utterance
-from voxsrc.errors import FeatureSetError, NotFoundError
+from voxsrc.errors import ConfigError, FeatureSetError, NotFoundError
 from voxsrc.feature_set.manifest import PLAN_NAME
 from voxsrc.feature_set.shard import RejectedUtterance
 from voxsrc.features import FbankSpec
@@ -223,7 +223,7 @@ def read_plan(output_uri: str) -> Plan:
             notes=fields["notes"],
             rows_sha256=fields["rows_sha256"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise FeatureSetError(f"{uri} is not a plan ({error}); delete it and plan again") from error
 
 

@@ -1,9 +1,12 @@
 """Makes the plan of an extraction: finds each utterance's audio and divides all into shards."""
 
+import os
 from collections.abc import Set
+from pathlib import Path
 
 from feature_extractor.options import ExtractionOptions, copy_name
 from feature_extractor.plan import Plan, PlannedUtterance, list_hash
+from voxsrc import storage
 from voxsrc.corpus import read_utterance_list
 from voxsrc.errors import ConfigError, CorpusError
 from voxsrc.feature_set.shard import RejectedUtterance
@@ -59,6 +62,25 @@ def make_plan(options: ExtractionOptions) -> tuple[Plan, list[list[PlannedUttera
         notes=matching.notes,
     )
     return plan, shards
+
+
+def check_output(output_uri: str, options: ExtractionOptions) -> None:
+    """Raises ConfigError if no feature set can or should be made at a place."""
+    place = _same_for_same_folder(output_uri)
+    if place in map(_same_for_same_folder, options.audio_uris):
+        raise ConfigError(
+            f"--output {output_uri} is --audio, too: the feature set would lie among the recordings; give it "
+            "a folder of its own"
+        )
+    if not storage.is_remote(output_uri):
+        for path in (place, *map(str, Path(place).parents)):
+            if storage.exists(path):  # as a file
+                found = f"{output_uri} is" if path == place else f"{output_uri}: {path} is"
+                raise ConfigError(f"--output {found} a file; expected a folder, which need not be there yet")
+
+
+def _same_for_same_folder(uri: str) -> str:
+    return uri.rstrip("/") if storage.is_remote(uri) else os.path.realpath(storage.local_path(uri))
 
 
 def _check_copies(speaker_ids: Set[str], options: ExtractionOptions) -> None:
