@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import voxsrc
-from voxsrc.command import run_command
+from voxsrc.command import configure_logging, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parsed = build_parser().parse_args(arguments)
+    configure_logging()
     return run_command(parsed.function, parsed)
 
 

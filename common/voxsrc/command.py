@@ -1,6 +1,7 @@
-"""What every command of the project does alike: errors to one line, the number of cores, `--debug`."""
+"""What every command of the project does alike: errors and warnings in one line, `--debug`."""
 
 import argparse
+import logging
 import os
 import re
 import select
@@ -16,14 +17,45 @@ EXIT_INTERRUPTED = 130
 # What a shell shows of a tool that SIGPIPE ended.
 EXIT_BROKEN_PIPE = 141
 
+# A value may end in the same sign: `--set=augment.noise.features=`.
+_EMPTY_OPTION = re.compile(r"--[\w-]+=")
 _OUR_PACKAGES = ("voxsrc", "feature_extractor", "trainer", "evaluator", "voxceleb_data")
 # Where a package is imported by another name than it is installed by.
-_INSTALLED_AS = {"yaml": "pyyaml", "google": "google-cloud-storage", "google_crc32c": "google-crc32c"}
+_INSTALLED_AS = {
+    "yaml": "pyyaml",
+    "google": "google-cloud-storage",
+    "google_crc32c": "google-crc32c",
+    "kfp_server_api": "kfp",
+}
 
 
 def add_debug_flag(parser: argparse.ArgumentParser) -> None:
     """Adds `--debug`, which `run_command` reads."""
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def warn(message: str) -> None:
+    """Shows a warning: one line on stderr."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def configure_logging() -> None:
+    """Has what is logged shown on stderr as `warn` shows it, from warnings on.
+
+    A program that lowers the level of its own logger shows what is no warning, too, as it is.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LogFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
+class _LogFormatter(logging.Formatter):
+    """`warning: …` and `error: …`; of lower levels the message alone."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, followed by a traceback if one is logged."""
+        text = super().format(record)
+        return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
 
 def run_command(function: Callable[[argparse.Namespace], int | None], parsed: argparse.Namespace) -> int:
@@ -132,23 +164,6 @@ def without_empty_options(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         if argument == "" and kept and kept[-1].startswith("--"):
             kept.pop()
-        elif not (argument.startswith("--") and argument.endswith("=")):
+        elif not _EMPTY_OPTION.fullmatch(argument):
             kept.append(argument)
     return kept
-
-
-def cpu_count() -> int:
-    """Cores that this process may use: fewer than the machine's where it is pinned or in a container."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, _cgroup_cpus()))
-
-
-def _cgroup_cpus() -> int:
-    """The CPU quota of a container (cgroup v2), rounded up; very many if there is none."""
-    unlimited = 1 << 16
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:  # noqa: PTH123 - a kernel interface, not a path of ours
-            quota, period = file.read().split()
-    except (OSError, ValueError):
-        return unlimited
-    return unlimited if quota == "max" else -(-int(quota) // int(period))

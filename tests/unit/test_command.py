@@ -69,6 +69,7 @@ def test_an_error_of_the_program_is_no_message() -> None:
         ("torch", "torch.nn", "the extra evaluate or train: "),
         ("yaml", "yaml", "the extra evaluate or pipelines or train: "),
         ("kfp", "kfp.kubernetes", "the extra pipelines: "),
+        ("kfp_server_api", "kfp_server_api", "the extra pipelines: "),
         ("onnx", "onnx", "the extra train: "),  # and not for the sake of onnxruntime
         ("wandb", "wandb", "install it there"),
         ("pyarrow", "pyarrow", "install it there"),

@@ -26,8 +26,12 @@ EXTRAS = {
     "evaluator": "evaluate",
     "voxceleb_data": None,
 }
-# A method that a component never calls imports these, or says so if they are missing: its image does without.
-OPTIONAL = {("voxsrc.feature_set.reader", "torch"), ("trainer.history", "wandb")}
+# A function that a component never calls needs these, or says so where they are missing.
+OPTIONAL = {
+    ("voxsrc.feature_set.reader", "torch"),
+    ("trainer.history", "wandb"),
+    ("voxsrc.yaml_text", "yaml"),
+}
 
 
 def module_path(name: str) -> Path | None:

@@ -1,6 +1,5 @@
 """PLDA against the densities of normal distributions, and on data drawn from its own model."""
 
-import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -103,33 +102,6 @@ def test_expectation_maximisation_climbs_and_finds_the_covariances() -> None:
     np.testing.assert_allclose(mean, MEAN, atol=0.08)
     np.testing.assert_allclose(within, WITHIN, atol=0.03)
     np.testing.assert_allclose(between, BETWEEN, atol=0.1)
-
-
-def test_bytes_round_trip() -> None:
-    vectors, speakers = small()
-    plda = Plda.fit(vectors, speakers, lda_dim=4)
-    again = Plda.from_bytes(plda.to_bytes())
-    for field in dataclasses.fields(Plda):
-        np.testing.assert_array_equal(getattr(again, field.name), getattr(plda, field.name))
-    assert again.to_bytes() == plda.to_bytes()
-
-
-def test_damaged_bytes_are_refused() -> None:
-    from safetensors.numpy import save
-
-    plda = Plda.fit(*small())
-    tensors = {field.name: getattr(plda, field.name) for field in dataclasses.fields(Plda)}
-    damaged = {
-        "not a safetensors file": plda.to_bytes()[:-9],
-        r"found the tensors \['mean'\]": save({"mean": plda.mean}),
-        "between is float64 \\(9,\\)": save({**tensors, "between": plda.between[:9].copy()}),
-        "mean is float32": save({**tensors, "mean": plda.mean.astype(np.float32)}),
-        "transform is float64": save({**tensors, "transform": plda.transform * np.inf}),
-        "between has negative variances": save({**tensors, "between": -plda.between}),
-    }
-    for message, data in damaged.items():
-        with pytest.raises(ScoringError, match=f"plda.safetensors: {message}"):
-            Plda.from_bytes(data, "plda.safetensors")
 
 
 def test_too_little_to_fit_is_refused() -> None:

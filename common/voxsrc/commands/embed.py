@@ -3,8 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from voxsrc.command import add_debug_flag
-from voxsrc.commands.verify import warn
+from voxsrc.command import add_debug_flag, warn
 
 if TYPE_CHECKING:
     from voxsrc.embedding import Embeddings

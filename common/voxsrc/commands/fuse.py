@@ -4,8 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from voxsrc.command import add_debug_flag
-from voxsrc.commands.verify import warn
+from voxsrc.command import add_debug_flag, warn
 
 if TYPE_CHECKING:
     from voxsrc.corpus import TrialList

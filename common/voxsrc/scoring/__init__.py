@@ -1,7 +1,8 @@
-"""Scores of trials: cosine, mean distance, AS-norm, PLDA, calibration, quality measures, fusion. NumPy only.
+"""Scores of trials: cosine, mean distance, AS-norm, PLDA, calibration, quality measures, fusion.
 
-A trial is two rows, `first` and `second` (N,) int64, of embeddings (U, D); `pairs_of` finds them. Everything
-works in blocks, with memory that does not grow with the number of trials beyond a few bytes for each.
+All is computed by NumPy, without torch. A trial is two rows, `first` and `second` (N,) int64, of embeddings
+(U, D); `pairs_of` finds them. Everything works in blocks, with memory that does not grow with the number of
+trials beyond a few bytes for each.
 """
 
 from voxsrc.scoring.as_norm import CohortStatistics, as_norm, cohort_statistics, speaker_means

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from voxsrc.command import cpu_count
+from voxsrc.cores import cpu_count
 from voxsrc.scoring.errors import ScoringError
 from voxsrc.scoring.speakers import Speakers, add_by_speaker
 from voxsrc.scoring.vectors import (

@@ -3,9 +3,8 @@
 Letters: N trials, S systems.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,20 +34,12 @@ class SystemScores:
     scores: ArrayLike
 
 
-def fit_fusion(
-    systems: Sequence[SystemScores],
-    *,
-    p_target: float = 0.05,
-    l2: float = 1e-6,
-    fitted_on: Mapping[str, Any] | None = None,
-) -> LogisticCalibration:
+def fit_fusion(systems: Sequence[SystemScores], *, p_target: float = 0.05) -> LogisticCalibration:
     """A calibration whose inputs are the systems, by name; on trials that are not those of the test.
 
     Args:
         systems: S, of the same labelled trials in the same order.
-        p_target: See `LogisticCalibration.fit`, as for the others.
-        l2: Likewise.
-        fitted_on: Likewise.
+        p_target: See `LogisticCalibration.fit`.
 
     Raises:
         ScoringError: If systems share a name, were scored on other trials, or the trials have no labels; and
@@ -63,10 +54,8 @@ def fit_fusion(
         columns,
         labels,
         p_target=p_target,
-        l2=l2,
         names=names,
         num_scores=len(names),
-        fitted_on=fitted_on,
     )
 
 

@@ -9,7 +9,7 @@ Letters: U utterances, C speakers, D embedding, P dimensions after LDA, N trials
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,7 +28,6 @@ from voxsrc.scoring.vectors import (
 )
 
 _BLOCK = 1024
-_FORMAT = {"format": "voxsrc-plda-1"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,49 +136,6 @@ class Plda:
         ratios = pair_products(diagonal, diagonal, rows, columns, block)
         ratios += own[rows] + own[columns] + constant
         return ratios
-
-    def to_bytes(self) -> bytes:
-        """The model as a safetensors file."""
-        from safetensors.numpy import save
-
-        tensors = {field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}
-        return bytes(save(tensors, metadata=_FORMAT))
-
-    @classmethod
-    def from_bytes(cls, data: bytes, name: str = "PLDA model") -> "Plda":
-        """The model of `to_bytes`; `name` is the file's, for errors.
-
-        Raises:
-            ScoringError: If the bytes are not one.
-        """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        remedy = "expected what Plda.to_bytes wrote; fit it again"
-        try:
-            tensors = load(data)
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise ScoringError(f"{name}: not a safetensors file ({error}), {remedy}") from error
-        expected = sorted(field.name for field in fields(cls))
-        if sorted(tensors) != expected:
-            raise ScoringError(f"{name}: found the tensors {sorted(tensors)}, {remedy}: {expected}")
-        num_dims, num_projected = len(np.atleast_1d(tensors["centre"])), len(np.atleast_1d(tensors["mean"]))
-        shapes = {
-            "centre": (num_dims,),
-            "lda": (num_projected, num_dims),
-            "mean": (num_projected,),
-            "transform": (num_projected, num_projected),
-            "between": (num_projected,),
-        }
-        for key, shape in shapes.items():
-            tensor = tensors[key]
-            if tensor.shape != shape or tensor.dtype != np.float64 or not np.isfinite(tensor).all():
-                raise ScoringError(
-                    f"{name}: {key} is {tensor.dtype} {tensor.shape}, {remedy}: finite float64 {shape}"
-                )
-        if (tensors["between"] < 0).any():
-            raise ScoringError(f"{name}: between has negative variances, {remedy}")
-        return cls(**tensors)
 
     def _checked(self, embeddings: ArrayLike) -> Floats:
         vectors = checked_embeddings(embeddings)

@@ -1,14 +1,13 @@
 """The command `evaluator`: a model, features and trials in; scores, metrics and a report out."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import voxsrc
 from evaluator.options import SCORINGS, EvaluationOptions
-from voxsrc.command import add_debug_flag, run_command, without_empty_options
+from voxsrc.command import add_debug_flag, configure_logging, run_command, without_empty_options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -130,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = build_parser().parse_args(
         without_empty_options(sys.argv[1:] if arguments is None else arguments)
     )
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    configure_logging()
     return run_command(parsed.function, parsed)
 
 
