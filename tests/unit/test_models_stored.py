@@ -119,7 +119,9 @@ def test_weights_that_are_damaged(model: Path, damage: str) -> None:
         ({"format_version": 2}, "format version 2; this program reads 1"),
         ({"encoder": {"name": "ResNet_mini"}}, "encoder.num_mels: missing"),
         ({"encoder": {**CONFIG.to_dict(), "nome": 1}}, r"encoder.nome: unknown key, did you mean name\?"),
-        ({"fbank_spec": {"num_mel": 3}}, "FbankSpec has no field num_mel"),
+        ({"fbank_spec": {"num_mel": 3}}, r"fbank_spec.num_mel: unknown key, did you mean num_mels\?"),
+        ({"fbank_spec": {"hop_ms": "ten"}}, r"fbank_spec.hop_ms: found 'ten' \(str\), expected a number"),
+        ({"fbank_spec": ["lfb40"]}, r"fbank_spec: found \['lfb40'\] \(list\), expected a mapping"),
     ],
 )
 def test_a_description_that_cannot_be_used(model: Path, fields: dict[str, Any], message: str) -> None:

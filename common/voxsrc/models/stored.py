@@ -12,11 +12,10 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 
 from voxsrc import storage
 from voxsrc.config import read_yaml, write_yaml
-from voxsrc.errors import ConfigError, VoxsrcError
+from voxsrc.errors import ConfigError, NotFoundError, StorageError, VoxsrcError
 from voxsrc.features import FbankSpec
 from voxsrc.models.encoder import EncoderConfig, SpeakerEncoder
 
@@ -24,6 +23,10 @@ FORMAT_VERSION = 1
 WEIGHTS_NAME = "model.safetensors"
 DESCRIPTION_NAME = "model.yaml"
 ONNX_NAME = "model.onnx"
+
+# Below the output of a training.
+_MODEL_FOLDER = "model"
+_CHECKPOINTS = "checkpoints/latest.json"
 
 
 class ModelError(VoxsrcError):
@@ -97,11 +100,17 @@ def read_description(uri: str) -> ModelDescription:
     """The description of the model at `uri`.
 
     Raises:
-        NotFoundError: If there is none.
+        NotFoundError: If there is none; says where a training has one, if `uri` is its output.
         ModelError: If it is of another format version or lacks a part.
     """
     description_uri = storage.join(uri, DESCRIPTION_NAME)
-    fields = read_yaml(storage.read_bytes(description_uri).decode(), description_uri)
+    try:
+        content = storage.read_bytes(description_uri)
+    except NotFoundError as error:
+        if place := _place_in_training(uri):
+            raise NotFoundError(f"{description_uri}: does not exist; {place}") from error
+        raise
+    fields = read_yaml(content.decode(), description_uri)
     if fields.get("format_version") != FORMAT_VERSION:
         raise ModelError(
             f"{description_uri}: format version {fields.get('format_version')}; "
@@ -115,7 +124,7 @@ def read_description(uri: str) -> ModelDescription:
     try:
         return ModelDescription(
             encoder=EncoderConfig.from_dict(fields["encoder"], "encoder"),
-            spec=FbankSpec.from_dict(fields["fbank_spec"]),
+            spec=FbankSpec.from_dict(fields["fbank_spec"], "fbank_spec"),
             recipe=fields["recipe"],
             metrics=fields["metrics"],
             provenance=fields["provenance"],
@@ -127,8 +136,27 @@ def read_description(uri: str) -> ModelDescription:
         raise ModelError(f"{description_uri}: {error}") from error
 
 
-def load_model(uri: str, device: str | torch.device = "cpu") -> StoredModel:
-    """The model at `uri`, on a device, in evaluation mode.
+def _place_in_training(uri: str) -> str:
+    """Where the model of a training is, if `uri` is its output or has no model yet; otherwise empty."""
+    is_model_folder = storage.name(uri) == _MODEL_FOLDER
+    output_uri = storage.parent(uri) if is_model_folder else uri
+    model_uri = storage.join(output_uri, _MODEL_FOLDER)
+    try:
+        if not is_model_folder and storage.exists(storage.join(model_uri, DESCRIPTION_NAME)):
+            return f"did you mean {model_uri}?"
+        if storage.exists(storage.join(output_uri, _CHECKPOINTS)):
+            exported = storage.join(output_uri, "exported")
+            return (
+                "the training has not finished: its command with --export best writes the model of the best "
+                f"checkpoint below {exported}"
+            )
+    except StorageError:
+        return ""  # who may not look around is told what is missing
+    return ""
+
+
+def load_model(uri: str) -> StoredModel:
+    """The model at `uri`, on the CPU, in evaluation mode.
 
     Raises:
         NotFoundError: If it is not there.
@@ -144,7 +172,7 @@ def load_model(uri: str, device: str | torch.device = "cpu") -> StoredModel:
         raise ModelError(
             f"{weights_uri}: not the weights that {DESCRIPTION_NAME} describes ({error})"
         ) from error
-    return StoredModel(encoder.to(device).eval(), description, _model_hash(weights, description.encoder))
+    return StoredModel(encoder.eval(), description, _model_hash(weights, description.encoder))
 
 
 def _model_hash(weights: bytes, config: EncoderConfig) -> str:
