@@ -23,7 +23,6 @@ def write_executor_output(
     *,
     metrics: Mapping[str, Mapping[str, float]] | None = None,
     artifacts: Mapping[str, Mapping[str, Json]] | None = None,
-    parameters: Mapping[str, Json] | None = None,
 ) -> Path:
     """Writes the executor output file that `executor_input` asks for, atomically; returns its path.
 
@@ -32,7 +31,6 @@ def write_executor_output(
         metrics: For each output artifact of type `Metrics`, by name: its metrics, finite numbers.
         artifacts: For each other output artifact, by name: its metadata. Its content is the caller's to
             write, to the path that the component passes as `artifact.path`.
-        parameters: Values of the output parameters, by name.
 
     Raises:
         ConfigError: The text is not an ExecutorInput, a name is no output of the task, a name is given both
@@ -48,16 +46,12 @@ def write_executor_output(
         metadata[name] = {metric: _finite(name, metric, value) for metric, value in values.items()}
 
     output: dict[str, Any] = {}
-    declared_artifacts = _mapping(outputs, "artifacts")
+    declared_artifacts = _declared_artifacts(outputs)
     for name, fields in metadata.items():
         runtime_artifact = _runtime_artifact(declared_artifacts, name)
         # The launcher merges by position and overwrites name and URI: they must be its own.
         runtime_artifact["metadata"] = {**runtime_artifact["metadata"], **fields}
         output.setdefault("artifacts", {})[name] = {"artifacts": [runtime_artifact]}
-    declared_parameters = _mapping(outputs, "parameters")
-    for name, value in (parameters or {}).items():
-        _require_declared(declared_parameters, name, "parameter")
-        output.setdefault("parameterValues", {})[name] = value
 
     path = Path(outputs["outputFile"])
     _write_atomically(path, _dump(output))
@@ -86,16 +80,23 @@ def _outputs(executor_input: str) -> dict[str, Any]:
     return outputs
 
 
-def _mapping(outputs: Mapping[str, Any], field: str) -> dict[str, Any]:
+def _declared_artifacts(outputs: Mapping[str, Any]) -> dict[str, Any]:
     # protobuf's JSON form leaves empty maps out
-    value = outputs.get(field, {})
+    value = outputs.get("artifacts", {})
     if not isinstance(value, dict):
-        raise ConfigError(f"--executor-input: `outputs.{field}` is {_shown(repr(value))}, expected an object")
+        raise ConfigError(
+            f"--executor-input: `outputs.artifacts` is {_shown(repr(value))}, expected an object"
+        )
     return value
 
 
 def _runtime_artifact(declared: Mapping[str, Any], name: str) -> dict[str, Any]:
-    entry = _require_declared(declared, name, "artifact")
+    if name not in declared:
+        known = ", ".join(sorted(declared)) or "none"
+        raise ConfigError(
+            f"the task has no output artifact {name!r} (it has: {known}); declare it in the component"
+        )
+    entry = declared[name]
     match entry:
         case {"artifacts": [{"uri": str(uri)} as first, *_]} if uri:
             metadata = first.get("metadata", {})
@@ -105,15 +106,6 @@ def _runtime_artifact(declared: Mapping[str, Any], name: str) -> dict[str, Any]:
         f"--executor-input: `outputs.artifacts.{name}` is {_shown(repr(entry))}, expected "
         '{"artifacts": [{"name": …, "uri": …}]}'
     )
-
-
-def _require_declared(declared: Mapping[str, Any], name: str, kind: str) -> Any:
-    if name not in declared:
-        known = ", ".join(sorted(declared)) or "none"
-        raise ConfigError(
-            f"the task has no output {kind} {name!r} (it has: {known}); declare it in the component"
-        )
-    return declared[name]
 
 
 def _finite(artifact: str, metric: str, value: float) -> float:

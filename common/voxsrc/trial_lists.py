@@ -208,16 +208,6 @@ def recognise(source: bytes | str) -> Recognition:
     return Recognition(alike[0], "counts", len(lines))
 
 
-def identify(source: bytes | str) -> str | None:
-    """The name in `TRIAL_LISTS` of a list (bytes or URI) whose checksum is published, otherwise None."""
-    return recognise(source).name
-
-
-def describe(uri: str) -> str:
-    """One line on which list it is; see `Recognition.description`."""
-    return recognise(uri).description
-
-
 def speakers_from_paths(trials: TrialList) -> dict[str, str]:
     """The speaker of each utterance, where paths are `[folder/…]speaker/[session/]file`.
 

@@ -55,17 +55,14 @@ def test_metrics_become_the_metadata_of_their_artifact(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["executor_output.json"]
 
 
-def test_parameters_and_other_artifacts(tmp_path: Path) -> None:
+def test_other_artifacts(tmp_path: Path) -> None:
     path = tmp_path / "output.json"
     text = executor_input(path, artifacts={"report": {"artifacts": [{"name": "r", "uri": "gs://b/report"}]}})
-    write_executor_output(
-        text, artifacts={"report": {"trials": 37720}}, parameters={"feature_set": "gs://b/features"}
-    )
+    write_executor_output(text, artifacts={"report": {"trials": 37720}})
     assert json.loads(path.read_text()) == {
         "artifacts": {
             "report": {"artifacts": [{"name": "r", "uri": "gs://b/report", "metadata": {"trials": 37720}}]}
-        },
-        "parameterValues": {"feature_set": "gs://b/features"},
+        }
     }
 
 
@@ -126,8 +123,6 @@ def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
     text = executor_input(tmp_path / "output.json")
     with pytest.raises(ConfigError, match=r"no output artifact 'scores' \(it has: metrics\)"):
         write_executor_output(text, metrics={"scores": {"eer": 0.1}})
-    with pytest.raises(ConfigError, match=r"no output parameter 'model' \(it has: feature_set\)"):
-        write_executor_output(text, parameters={"model": "gs://b/m"})
     with pytest.raises(ConfigError, match="both as metrics and as an artifact"):
         write_executor_output(text, metrics={"metrics": {"eer": 0.1}}, artifacts={"metrics": {}})
 
@@ -141,9 +136,9 @@ def test_a_metric_that_is_not_finite_is_named(tmp_path: Path, value: float) -> N
 def test_values_outside_json_are_refused(tmp_path: Path) -> None:
     text = executor_input(tmp_path / "o.json")
     with pytest.raises(ConfigError, match="cannot be stored in JSON"):
-        write_executor_output(text, parameters={"feature_set": object()})  # type: ignore[dict-item]
+        write_executor_output(text, artifacts={"metrics": {"value": object()}})  # type: ignore[dict-item]
     with pytest.raises(ConfigError, match="cannot be stored in JSON"):
-        write_executor_output(text, parameters={"feature_set": [math.nan]})
+        write_executor_output(text, artifacts={"metrics": {"values": [math.nan]}})
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

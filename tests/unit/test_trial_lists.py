@@ -6,14 +6,12 @@ from pathlib import Path
 import pytest
 
 from voxsrc import trial_lists
-from voxsrc.corpus import read_trials
+from voxsrc.corpus import TrialList, read_trials
 from voxsrc.errors import CorpusError, NotFoundError
 from voxsrc.trial_lists import (
     TRIAL_LISTS,
     OfficialList,
     contradictions,
-    describe,
-    identify,
     recognise,
     speaker_pairs,
     speakers_from_paths,
@@ -40,11 +38,12 @@ def tiny_lists(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_list_is_known_by_its_checksum(tmp_path: Path) -> None:
     (tmp_path / "veri.txt").write_bytes(CLEANED)
     uri = str(tmp_path / "veri.txt")
-    assert identify(uri) == identify(CLEANED) == "tiny"
-    assert describe(uri) == "Tiny, cleaned (3 trials; MD5 as published)"
+    assert recognise(uri) == recognise(CLEANED)
+    assert recognise(uri).name == "tiny"
+    assert recognise(uri).description == "Tiny, cleaned (3 trials; MD5 as published)"
     assert recognise(CLEANED).caution is None
     with pytest.raises(NotFoundError):
-        describe(str(tmp_path / "absent.txt"))
+        recognise(str(tmp_path / "absent.txt"))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_a_list_is_known_by_its_checksum(tmp_path: Path) -> None:
     ],
 )
 def test_line_ends_do_not_hide_a_list_but_are_told(copy: bytes) -> None:
-    assert identify(copy) == "tiny"
+    assert recognise(copy).name == "tiny"
     assert recognise(copy).description == "Tiny, cleaned (3 trials; MD5 as published once its line ends are)"
 
 
@@ -66,7 +65,7 @@ def test_a_list_published_with_crlf_is_known_from_a_copy_without(monkeypatch: py
     dos = hashlib.md5(CLEANED.replace(b"\n", b"\r\n")).hexdigest()
     published = OfficialList("dos", "veri.txt", "x.txt", "trials", 3, 1, dos, 2, note="Dos, cleaned")
     monkeypatch.setattr(trial_lists, "TRIAL_LISTS", {"dos": published})
-    assert identify(CLEANED) == "dos"
+    assert recognise(CLEANED).name == "dos"
     assert recognise(CLEANED).evidence == "normalised"
 
 
@@ -79,7 +78,7 @@ def test_a_list_published_with_crlf_is_known_from_a_copy_without(monkeypatch: py
     ],
 )
 def test_equal_counts_alone_are_not_taken_for_the_list(copy: bytes) -> None:
-    assert identify(copy) is None
+    assert recognise(copy).name is None
     assert recognise(copy).description == (
         "looks like Tiny, cleaned by its counts (3 trials, 1 targets), but its checksum is not the "
         "published one"
@@ -88,7 +87,7 @@ def test_equal_counts_alone_are_not_taken_for_the_list(copy: bytes) -> None:
 
 @pytest.mark.parametrize("content", [CLEANED[26:], CLEANED.replace(b"0 id1/a", b"1 id1/a"), b""])
 def test_other_counts_are_another_list(content: bytes) -> None:
-    assert identify(content) is None
+    assert recognise(content).name is None
     num_trials = content.count(b"\n")
     assert recognise(content).description == f"not an official list ({num_trials} trials)"
 
@@ -112,7 +111,7 @@ def test_each_original_list_has_its_cleaned_one() -> None:
         assert cleaned.num_targets <= official.num_targets < official.num_lines
 
 
-def trials_of(folder: Path, text: str) -> trial_lists.TrialList:
+def trials_of(folder: Path, text: str) -> TrialList:
     (folder / "trials.txt").write_text(text)
     return read_trials(str(folder / "trials.txt"))
 

@@ -18,6 +18,7 @@ from voxsrc.embedding.audio_features import AudioReport, HeardUtterance, read_ut
 from voxsrc.embedding.cache import CacheKey, EmbeddingCache
 from voxsrc.embedding.embeddings import (
     MAX_FRAMES,
+    TOO_LONG,
     WHOLE_UTTERANCES,
     EmbeddingError,
     EmbeddingMode,
@@ -28,6 +29,7 @@ from voxsrc.embedding.embeddings import (
 from voxsrc.embedding.windows import Window, windows_of_audio, windows_of_set
 from voxsrc.errors import AudioError, ConfigError
 from voxsrc.feature_set import FeatureSet
+from voxsrc.models.encoder import evaluating
 from voxsrc.models.stored import StoredModel
 from voxsrc.sources import Member, Readable, match_utterances, open_sources
 
@@ -210,7 +212,7 @@ class Embedder:
         """
         if problem := self.length_problem(len(features)):
             raise AudioError(*problem.split(": ", 1))
-        with self._evaluating():
+        with evaluating(self._encoder):
             vectors: Float32Array = self._forward(self.mode.inputs([features]))
         return vectors.reshape(self._row_shape)
 
@@ -227,7 +229,7 @@ class Embedder:
         bar: "tqdm[Any]",
     ) -> None:
         try:
-            with self._evaluating():
+            with evaluating(self._encoder):
                 for window in windows:
                     for places in self.mode.batches(window.num_frames, self._batch_frames):
                         positions = window.positions[places]
@@ -242,15 +244,6 @@ class Embedder:
         finally:
             if cache:
                 cache.flush()
-
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        was_training = self._encoder.training
-        self._encoder.eval()
-        try:
-            yield
-        finally:
-            self._encoder.train(was_training)
 
     def _forward(self, inputs_BTF: Float32Array) -> Float32Array:
         # TensorFloat-32 would change embeddings by 1e-3 from one kind of device to another.
@@ -294,8 +287,9 @@ def _check_finite(vectors: Float32Array, ids: Sequence[str]) -> None:
 
 
 def _unusable(reasons: dict[str, str], num_asked: int, uri: str) -> EmbeddingError:
+    remedy = "mend them, or leave them out"
+    if any(reason.startswith(TOO_LONG) for reason in reasons.values()):
+        remedy = f"{remedy}, or embed crops, which may be of recordings of any length (voxsrc embed --crops)"
     return EmbeddingError(
-        f"{len(reasons)} of {num_asked} utterances of {uri} cannot be embedded",
-        reasons,
-        "mend them, or leave them out",
+        f"{len(reasons)} of {num_asked} utterances of {uri} cannot be embedded", reasons, remedy
     )

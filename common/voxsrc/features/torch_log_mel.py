@@ -1,4 +1,4 @@
-"""Log-mel features as a torch module: batches of raw audio on a device, and ONNX export.
+"""Log-mel features as a torch module: the front-end of the ONNX models that take audio.
 
 Agrees with `scipy_log_mel` within 1e-3 nat. Letters: B batch, W samples, T frames, K bins, F mels.
 """
@@ -14,25 +14,20 @@ from voxsrc.features.spec import FbankSpec
 class LogMel(nn.Module):
     """Computes the log-mel features of `spec` for a batch of waveforms of one length.
 
-    All that happens to a frame before |X|^power is linear, so with `as_convolution` it becomes one
-    strided convolution with a fixed kernel: no complex numbers, which every ONNX runtime can run.
-    Without it an FFT does the same with fewer operations.
+    All that happens to a frame before |X|^power is linear, so it is one strided convolution with a fixed
+    kernel: no Fourier transform and no complex numbers, which few ONNX runtimes have.
 
     Args:
         spec: What to compute. Dither is for extraction alone: a spec with dither is computed without.
-        as_convolution: Use the convolution instead of the FFT.
     """
 
     frame_operator: Tensor
     mel_matrix: Tensor
 
-    def __init__(self, spec: FbankSpec, *, as_convolution: bool = False) -> None:
+    def __init__(self, spec: FbankSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.as_convolution = as_convolution
-        operator = _frame_operator(spec)
-        if as_convolution:
-            operator = _fourier_matrix(spec) @ operator
+        operator = _fourier_matrix(spec) @ _frame_operator(spec)
         self.register_buffer("frame_operator", operator.float(), persistent=False)
         self.register_buffer("mel_matrix", torch.from_numpy(spec.mel_matrix()).float(), persistent=False)
 
@@ -78,21 +73,10 @@ class LogMel(nn.Module):
 
     def _power_spectrum(self, waveform_BW: Tensor) -> Tensor:
         """|X|^power of every frame, (B, K, T)."""
-        spec = self.spec
-        if self.as_convolution:
-            parts = F.conv1d(waveform_BW[:, None], self.frame_operator[:, None], stride=spec.hop_samples)
-            real, imaginary = parts.chunk(2, dim=1)
-            energies = real.square() + imaginary.square()
-            return energies if spec.power == 2 else energies.sqrt()
-        frames_BTW = waveform_BW.unfold(1, spec.window_samples, spec.hop_samples)
-        if spec.remove_dc or spec.preemphasis_over == "frame":
-            frames_BTW = frames_BTW @ self.frame_operator.T
-        else:
-            frames_BTW = frames_BTW * self.frame_operator.diagonal()
-        spectrum_BTK = torch.fft.rfft(frames_BTW, n=spec.n_fft)
-        magnitudes = spectrum_BTK.abs()
-        energies_BTK: Tensor = magnitudes.square() if spec.power == 2 else magnitudes
-        return energies_BTK.transpose(1, 2)
+        parts = F.conv1d(waveform_BW[:, None], self.frame_operator[:, None], stride=self.spec.hop_samples)
+        real, imaginary = parts.chunk(2, dim=1)
+        energies = real.square() + imaginary.square()
+        return energies if self.spec.power == 2 else energies.sqrt()
 
 
 def _frame_operator(spec: FbankSpec) -> Tensor:

@@ -1,6 +1,7 @@
 """From log-mel features to embeddings: normalisation over time, then a model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -103,6 +104,17 @@ class SpeakerEncoder(nn.Module):
             check_features(features, self.num_mels, self.min_frames, self.config.name)
         embeddings: Tensor = self.model(normalise(features, self.config.normalisation))
         return embeddings
+
+
+@contextmanager
+def evaluating(encoder: nn.Module) -> Iterator[None]:
+    """Has a network in evaluation mode meanwhile, and leaves it in the mode in which it was."""
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        yield
+    finally:
+        encoder.train(was_training)
 
 
 def normalise(features: Tensor, normalisation: Normalisation) -> Tensor:

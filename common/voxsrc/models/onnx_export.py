@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from voxsrc.errors import VoxsrcError
 from voxsrc.features import FbankSpec
 from voxsrc.features.torch_log_mel import LogMel
-from voxsrc.models.encoder import SpeakerEncoder
+from voxsrc.models.encoder import SpeakerEncoder, evaluating
 
 OnnxInput = Literal["log_mel", "audio"]
 
@@ -34,8 +34,7 @@ class _FromAudio(nn.Module):
 
     def __init__(self, encoder: SpeakerEncoder, spec: FbankSpec) -> None:
         super().__init__()
-        # A convolution, as few ONNX runtimes have the Fourier transform.
-        self.log_mel = LogMel(spec, as_convolution=True)
+        self.log_mel = LogMel(spec)
         self.encoder = encoder
 
     def forward(self, features: Tensor) -> Tensor:
@@ -56,14 +55,10 @@ def to_onnx(encoder: SpeakerEncoder, spec: FbankSpec, onnx_input: OnnxInput = "l
     Raises:
         OnnxError: If onnxruntime computes another embedding from it.
     """
-    was_training = encoder.training
-    encoder.eval()
-    try:
+    with evaluating(encoder):
         content = _export(encoder, spec, onnx_input)
         _check(content, encoder, spec, onnx_input)
-        return content
-    finally:
-        encoder.train(was_training)
+    return content
 
 
 def _example(spec: FbankSpec, onnx_input: OnnxInput, batch: int, frames: int, device: torch.device) -> Tensor:

@@ -157,10 +157,6 @@ class Augmenter:
             features.index_copy_(0, draw.samples, changed)
         return features
 
-    def __call__(self, features: Tensor, plan: BatchPlan) -> Tensor:
-        """Draws for `plan` and augments its crops (B, T, F), which are overwritten."""
-        return self.apply(features, self.prepare(self.draw(plan), plan.crop_frames))
-
     def _chosen(self, plan: BatchPlan) -> dict[str, IntArray]:
         """Places of the samples of each kind, in the order of application."""
         chosen, low = {}, 0.0

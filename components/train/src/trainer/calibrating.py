@@ -15,7 +15,7 @@ from trainer.data import DeviceFeatures
 from trainer.validation import Validation
 from voxsrc.embedding.embeddings import MAX_FRAMES
 from voxsrc.errors import CorpusError
-from voxsrc.models.encoder import SpeakerEncoder
+from voxsrc.models.encoder import SpeakerEncoder, evaluating
 from voxsrc.scoring import LogisticCalibration, ScoringError, cosine_scores
 
 _log = logging.getLogger("trainer")
@@ -46,12 +46,10 @@ def fitted_calibration(
         return None
     num_frames = features.index.num_frames[validation.trials.rows]
     usable = (num_frames >= encoder.min_frames) & (num_frames <= MAX_FRAMES)
-    was_training = encoder.training
-    encoder.eval()
     try:
         trials = validation.trials.among(usable)
         # Lengths differ: on a GPU each would have cuDNN time all its algorithms anew.
-        with torch.inference_mode(), _without_benchmark():
+        with evaluating(encoder), torch.inference_mode(), _without_benchmark():
             embeddings = [encoder(features.utterance(row).T[None])[0] for row in trials.rows.tolist()]
         vectors = torch.stack(embeddings).float().cpu().numpy().astype(np.float64)
         scores = cosine_scores(vectors, trials.first, trials.second)
@@ -59,8 +57,6 @@ def fitted_calibration(
     except (CorpusError, ScoringError) as error:
         _log.warning("the model has no calibration: %s", error)
         return None
-    finally:
-        encoder.train(was_training)
     if not calibration.well_ordered:
         _log.warning(
             "the model has no calibration: held-out speakers score lower against themselves than against "

@@ -107,10 +107,6 @@ class DeviceFeatures:
         if self._read_ahead is not None:
             self._read_ahead(plan.first_frames, plan.crop_frames)
 
-    def crops(self, plan: BatchPlan) -> Tensor:
-        """The crops of a batch or a share of one: (B, T, F) float32 on the device, in nat."""
-        return self.dequantise(self.levels(plan.rows, plan.first_frames, plan.crop_frames))
-
     def levels(self, rows: NDArray[np.int64], first_frames: NDArray[np.int64], num_frames: int) -> Tensor:
         """The bytes of crops; a crop that reaches its utterance's end goes on at its beginning.
 

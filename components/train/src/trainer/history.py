@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -139,7 +140,8 @@ def _wandb_run(project: str, output_uri: str, recipe: Mapping[str, Any]) -> Any:
         import wandb
     except ImportError as error:
         raise ConfigError(
-            f"wandb_project is {project!r}, but wandb is not installed; pip install wandb, or leave it out"
+            f"wandb_project is {project!r}, but wandb is not installed, nor is it in the train image: "
+            f"`{sys.executable} -m pip install wandb`, or --set wandb_project=null"
         ) from error
     # The same id after a restart: the run goes on instead of beginning another one.
     place = hashlib.sha256(output_uri.encode()).hexdigest()[:8]

@@ -73,13 +73,6 @@ class SaveSchedule:
             longest_s=self._longest_s,
         )
 
-    @property
-    def delay_share(self) -> float | None:
-        """Part of its time for which the loop waits for saves; None until a save has been measured."""
-        if self._measured is None or self.interval_s == 0:
-            return None
-        return self._measured[0] / self.interval_s
-
     def due(self) -> bool:
         """Whether it is time to save."""
         return self._monotonic() - self._last_s >= self.interval_s

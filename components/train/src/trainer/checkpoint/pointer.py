@@ -29,7 +29,7 @@ class Entry:
         step: Steps done.
         bytes: Its size; None if only the name is known.
         sha256: Hexadecimal; the first 12 digits if only the name is known.
-        metric: What "best" is judged by; None if this step was not judged.
+        metric: What "best" is judged by, the lower the better; None if this step was not judged.
     """
 
     name: str
@@ -57,12 +57,10 @@ class Pointer:
     Attributes:
         writer: Id of the lease under which it was written.
         entries: Newest first.
-        lower_is_better: How the metric is to be read.
     """
 
     writer: str
     entries: tuple[Entry, ...]
-    lower_is_better: bool = True
 
     @property
     def best(self) -> Entry | None:
@@ -73,8 +71,7 @@ class Pointer:
     def judged(self) -> tuple[Entry, ...]:
         """The entries that have a metric, the best first, of equal ones the earliest."""
         judged = [entry for entry in self.entries if is_judged(entry.metric)]
-        sign = 1 if self.lower_is_better else -1
-        return tuple(sorted(judged, key=lambda entry: (sign * (entry.metric or 0.0), entry.step)))
+        return tuple(sorted(judged, key=lambda entry: (entry.metric or 0.0, entry.step)))
 
     def with_entry(self, entry: Entry, keep_last: int) -> Self:
         """With a new checkpoint: the newest `keep_last` and the best.
@@ -99,7 +96,6 @@ class Pointer:
         fields = {
             "format_version": FORMAT_VERSION,
             "writer": self.writer,
-            "lower_is_better": self.lower_is_better,
             "best": best.name if best else None,
             "checkpoints": [asdict(entry) for entry in self.entries],
         }
@@ -119,7 +115,7 @@ class Pointer:
                 entries = [Entry(**entry) for entry in fields["checkpoints"]]
                 if all(entry_of_name(entry.name) for entry in entries):
                     entries.sort(key=lambda entry: -entry.step)
-                    return cls(str(fields["writer"]), tuple(entries), bool(fields["lower_is_better"]))
+                    return cls(str(fields["writer"]), tuple(entries))
                 return None
         except (KeyError, TypeError, ValueError):
             return None

@@ -18,11 +18,7 @@ _log = logging.getLogger("trainer.checkpoint")
 class SnapshotStore(Protocol):
     """What the saver needs of a `CheckpointStore`."""
 
-    @property
-    def lower_is_better(self) -> bool:
-        """How the metric is to be read."""
-
-    def save_snapshot(self, step: int, copied: Snapshot, *, metric: float | None = None) -> object:
+    def save(self, step: int, copied: Snapshot, *, metric: float | None = None) -> object:
         """Writes a snapshot; raises StorageError if that may succeed another time."""
 
 
@@ -53,6 +49,11 @@ class _Task:
     copy_s: float
 
 
+def _rank(task: _Task) -> tuple[float, int]:
+    """The best first, of equal ones the earliest."""
+    return task.metric or 0.0, task.step
+
+
 class AsyncSaver:
     """Copies states at once and saves them in a thread, one at a time.
 
@@ -76,7 +77,6 @@ class AsyncSaver:
         monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._store = store
-        self._sign = 1 if store.lower_is_better else -1
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._waiting: list[_Task] = []
@@ -109,16 +109,13 @@ class AsyncSaver:
     def _wait_in_line(self, task: _Task) -> None:
         """Of those that wait, keeps the one that may be the best: which is kept must not depend on timing."""
         judged = [waiting for waiting in self._waiting if is_judged(waiting.metric)]
-        best = min(judged, key=self._rank, default=None)
-        if best is not None and is_judged(task.metric) and self._rank(task) < self._rank(best):
+        best = min(judged, key=_rank, default=None)
+        if best is not None and is_judged(task.metric) and _rank(task) < _rank(best):
             best = None
         for replaced in self._waiting:
             if replaced is not best:
                 self._spare = replaced.copied
         self._waiting = [task] if best is None else [best, task]
-
-    def _rank(self, task: _Task) -> tuple[float, int]:
-        return self._sign * (task.metric or 0.0), task.step
 
     def _run(self) -> None:
         while True:
@@ -130,7 +127,7 @@ class AsyncSaver:
             began = self._monotonic()
             error: StorageError | None = None
             try:
-                self._store.save_snapshot(task.step, task.copied, metric=task.metric)
+                self._store.save(task.step, task.copied, metric=task.metric)
             except StorageError as refused:
                 error = refused
                 _log.warning("checkpoint of step %d not saved, training goes on: %s", task.step, refused)
@@ -144,11 +141,6 @@ class AsyncSaver:
                 self._spare = task.copied
                 self._last = report
                 self._reports.append(report)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a save is under way."""
-        return self._thread is not None
 
     def take_reports(self) -> list[SaveReport]:
         """The saves that have ended since the last call, oldest first."""

@@ -17,7 +17,6 @@ from typing import Self
 import torch
 
 from trainer.checkpoint.errors import CheckpointError
-from trainer.checkpoint.lease import Clock, Lease
 from trainer.checkpoint.pointer import (
     POINTER_NAME,
     Entry,
@@ -28,9 +27,10 @@ from trainer.checkpoint.pointer import (
     list_folder,
     read_pointer,
 )
-from trainer.checkpoint.state_file import Snapshot, State, restore, snapshot
+from trainer.checkpoint.state_file import Snapshot, State, restore
 from voxsrc import storage
 from voxsrc.errors import NotFoundError, PermissionDeniedError, PreconditionFailedError, StorageError
+from voxsrc.lease import Clock, Lease
 
 FOLDER_NAME = "checkpoints"
 
@@ -68,7 +68,6 @@ class CheckpointStore:
     Args:
         output_uri: Where the run writes; the checkpoints are in the folder `checkpoints` below it.
         keep_last: How many of the newest are kept, beside the best.
-        lower_is_better: How the metric is to be read.
         clock: For the lease.
     """
 
@@ -77,14 +76,12 @@ class CheckpointStore:
         output_uri: str,
         *,
         keep_last: int = 3,
-        lower_is_better: bool = True,
         clock: Clock | None = None,
     ) -> None:
         if keep_last < 1:
             raise CheckpointError(f"keep_last is {keep_last}; expected 1 or more")
         self.folder_uri = storage.join(output_uri, FOLDER_NAME)
         self._keep_last = keep_last
-        self.lower_is_better = lower_is_better
         self._clock = clock
         self._lease: Lease | None = None
         self._pointer = Pointer("", ())
@@ -99,7 +96,7 @@ class CheckpointStore:
 
     @property
     def best(self) -> Entry | None:
-        """The one with the best metric; None if none has any."""
+        """The one with the best metric, which is the lowest; None if none has any."""
         return self._current()[0].best
 
     def open_for_writing(self, run_id: str, *, heartbeat: bool = True) -> Self:
@@ -137,7 +134,7 @@ class CheckpointStore:
             found = read_pointer(self.folder_uri)
             if found.problem:
                 _log.warning("%s", found.problem)
-            pointer = replace(found.pointer, writer=lease.writer, lower_is_better=self.lower_is_better)
+            pointer = replace(found.pointer, writer=lease.writer)
             try:
                 self._write_pointer(pointer, found.generation)
                 return
@@ -169,17 +166,13 @@ class CheckpointStore:
     ) -> None:
         self.close()
 
-    def save(self, step: int, state: State, *, metric: float | None = None) -> Entry:
-        """Saves a state at once; see `save_snapshot`."""
-        return self.save_snapshot(step, snapshot(state), metric=metric)
-
-    def save_snapshot(self, step: int, copied: Snapshot, *, metric: float | None = None) -> Entry:
+    def save(self, step: int, copied: Snapshot, *, metric: float | None = None) -> Entry:
         """Writes file and pointer, then removes what is no longer kept.
 
         Args:
             step: Steps done. Kept checkpoints of this or a later step are replaced.
-            copied: The state.
-            metric: What "best" is judged by; NaN is never the best.
+            copied: The state, of `snapshot`.
+            metric: What "best" is judged by, the lower the better; NaN is never the best.
 
         Raises:
             LeaseLostError: Another run has taken over; nothing that counts was changed.
