@@ -87,10 +87,10 @@ class BatchLoader:
         self._world_size = world_size
         self._depth = (config or DataConfig()).prefetch_batches
         device = features.device
-        self._on_cuda = device.type == "cuda"
+        on_cuda = device.type == "cuda"
         if self._depth is None:
-            self._depth = 2 if self._on_cuda else 0
-        self._copies = torch.cuda.Stream(device) if self._on_cuda else None  # type: ignore[no-untyped-call]
+            self._depth = 2 if on_cuda else 0
+        self._copies = torch.cuda.Stream(device) if on_cuda else None  # type: ignore[no-untyped-call]
         sampler.batch(0).for_rank(rank, world_size)
 
     def batch(self, step: int) -> Batch:
@@ -104,7 +104,7 @@ class BatchLoader:
             return
         steps = iter(range(first_step, end_step))
         pending: deque[Future[_Prepared]] = deque()
-        with ThreadPoolExecutor(1, "batches") as thread:
+        with ThreadPoolExecutor(1, "batches", initializer=self._use_device) as thread:
             try:
                 pending.extend(thread.submit(self._prepare, step) for step in _first(steps, self._depth))
                 while pending:
@@ -114,6 +114,11 @@ class BatchLoader:
             finally:
                 for future in pending:
                     future.cancel()
+
+    def _use_device(self) -> None:
+        """Makes the training's GPU this thread's, which would else take memory of GPU 0."""
+        if self._copies is not None:
+            torch.cuda.set_device(self._copies.device)
 
     def _plan(self, step: int) -> BatchPlan:
         return self._sampler.batch(step).for_rank(self._rank, self._world_size)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import voxsrc
 from voxsrc import storage
-from voxsrc.command import add_debug_flag, run_command
+from voxsrc.command import EXIT_FAILED, add_debug_flag, configure_logging, run_command
 from voxsrc.errors import ConfigError
+from voxsrc.recipes import shipped_recipes
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--recipe",
         required=True,
         metavar="NAME|FILE",
-        help="demo, fast_resnet34_angleproto, resnet34_aam, ecapa_aam, or a YAML file",
+        help=f"{', '.join(shipped_recipes())}, or a YAML file",
     )
     parser.add_argument(
         "--features", required=True, metavar="URI", help="feature set to train on, local or gs://"
@@ -81,15 +82,16 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parsed = build_parser().parse_args(arguments)
+    configure_logging()
     # Ours only: libraries tell their own insides at this level.
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("trainer").setLevel(logging.INFO)
     return run_command(parsed.function, parsed)
 
 
-def _train(parsed: argparse.Namespace) -> None:
+def _train(parsed: argparse.Namespace) -> int:
     from trainer.devices import prepare_device
     from trainer.distributed import joined_world
+    from trainer.errors import PreemptedError
     from trainer.recipe import Recipe
     from voxsrc.device import chosen_device
 
@@ -98,18 +100,26 @@ def _train(parsed: argparse.Namespace) -> None:
     device = chosen_device(recipe.device)
     with joined_world(device.type) as world:
         device = prepare_device(device, recipe, world)
-        _train_in_world(parsed, recipe, device, world)
+        try:
+            _train_in_world(parsed, recipe, device, world)
+        except PreemptedError:
+            if world.is_first:
+                raise
+            return EXIT_FAILED
+    return 0
 
 
 def _train_in_world(
     parsed: argparse.Namespace, recipe: "Recipe", device: "torch.device", world: "World"
 ) -> None:
     from trainer.data import DeviceFeatures
+    from trainer.devices import check_precision
     from trainer.distributed import leave_world
-    from trainer.finishing import finished_model, report, write_outputs
+    from trainer.finishing import finished_model, renew_onnx, report, write_outputs
     from trainer.resuming import MODEL_FOLDER, load_for_export
     from trainer.run import train
     from trainer.training import Training
+    from voxsrc.models.stored import ONNX_NAME
 
     say = print if world.is_first else _say_nothing
     features = DeviceFeatures.open(parsed.features, device, recipe.data, processes_on_node=world.size)
@@ -128,7 +138,7 @@ def _train_in_world(
         return
     if parsed.export:
         if world.size > 1:
-            raise ConfigError("--export is for one process; leave out --num-processes")
+            raise ConfigError("--export is for one process: start it without torchrun and --num-processes")
         weights_step = load_for_export(training, parsed.export)
         model_uri = storage.join(parsed.output, EXPORTS_FOLDER, f"step-{weights_step:09d}")
         write_outputs(model_uri, training, weights_step=weights_step)
@@ -137,8 +147,12 @@ def _train_in_world(
     _check_resume(parsed)
     model_uri = storage.join(parsed.output, MODEL_FOLDER)
     if finished_model(model_uri, training):
-        say(f"{model_uri} is finished already; nothing to do")
+        if world.is_first and renew_onnx(model_uri, recipe):
+            say(f"{model_uri} is finished already; {ONNX_NAME} was written")
+        else:
+            say(f"{model_uri} is finished already; nothing to do")
     else:
+        check_precision(device, recipe)
         training.open_inputs()
         weights_step = train(training, _run_id(), show_progress=True)
         leave_world(world)

@@ -17,11 +17,9 @@ def prepare_device(device: torch.device, recipe: Recipe, world: World) -> torch.
     """Settles this rank's GPU and the arithmetic; returns the device with its number.
 
     Raises:
-        ConfigError: If there are fewer GPUs than ranks on this machine, or the GPU lacks bf16.
+        ConfigError: If there are fewer GPUs than ranks on this machine.
     """
     if device.type == "cpu":
-        if recipe.precision == "fp16":
-            raise ConfigError("precision is fp16, which needs a GPU; --set precision=fp32 on a CPU")
         keep_freed_memory()
         return device
     if world.size > 1 and world.local_rank >= torch.cuda.device_count():
@@ -32,9 +30,6 @@ def prepare_device(device: torch.device, recipe: Recipe, world: World) -> torch.
     # A device without a number is none to set_device.
     device = torch.device("cuda", world.local_rank if world.size > 1 else device.index or 0)
     torch.cuda.set_device(device)
-    if recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        name = torch.cuda.get_device_name(device)
-        raise ConfigError(f"precision is bf16, which {name} lacks; --set precision=fp16")
     # For convolutions only: in the losses' cosines TF32 would cost three digits.
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = not recipe.deterministic
@@ -43,6 +38,16 @@ def prepare_device(device: torch.device, recipe: Recipe, world: World) -> torch.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     return device
+
+
+def check_precision(device: torch.device, recipe: Recipe) -> None:
+    """Raises ConfigError if the device cannot train in the recipe's precision; it may well export from it."""
+    if device.type == "cpu":
+        if recipe.precision == "fp16":
+            raise ConfigError("precision is fp16, which needs a GPU; --set precision=fp32 on a CPU")
+    elif recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name(device)
+        raise ConfigError(f"precision is bf16, which {name} lacks; --set precision=fp16")
 
 
 def keep_freed_memory() -> None:

@@ -18,8 +18,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from voxsrc.errors import ConfigError
-
 # For the others: while one rank reads 34 GB of features for the machine, they wait in a collective.
 _PATIENCE = timedelta(minutes=30)
 
@@ -70,15 +68,6 @@ def leave_world(world: World) -> None:
     """Ends what connects the ranks; all of them must call it at about the same time, as NCCL asks for."""
     if world.size > 1 and dist.is_initialized():
         dist.destroy_process_group()
-
-
-def check_divisible(batch_size: int, unit: int, world: World) -> None:
-    """Raises ConfigError if the batch cannot be cut evenly, whole speakers (of `unit` crops) to a rank."""
-    if batch_size % (unit * world.size):
-        raise ConfigError(
-            f"batch_size {batch_size} cannot be divided among {world.size} processes in groups of {unit}; "
-            f"expected a multiple of {unit * world.size}"
-        )
 
 
 def broadcast_module(module: nn.Module, world: World) -> None:

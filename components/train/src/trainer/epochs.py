@@ -112,7 +112,7 @@ class GroupEpochs:
         self._shape = (num_speakers, group_size)
         groups = -(-self._shuffle.num_used // group_size)
         self.num_groups = int(groups.sum())
-        self.num_batches = max(-(-self.num_groups // num_speakers), int(groups.max()))
+        self.num_batches = _num_batches(groups, num_speakers)
         self._groups, self._num_extra = _level_up(groups, self.num_batches * num_speakers)
 
     def batches(self, epoch: int) -> PlaceArray:
@@ -154,6 +154,19 @@ class GroupEpochs:
             # The rest in the order of `others`: in that of `columns` the avoided ones would come early.
             columns[row] = np.concatenate([first, others[row][~taken[others[row]]]])
         return np.asarray(columns, np.int64)
+
+
+def repeated_share(
+    counts: NDArray[np.int64], num_speakers: int, group_size: int, max_per_speaker: int | None
+) -> float:
+    """The part of the groups of `GroupEpochs` that are repetitions; (S,) utterances of each speaker."""
+    used = counts if max_per_speaker is None else np.minimum(counts, max_per_speaker)
+    groups = -(-used // group_size)
+    return 1.0 - int(groups.sum()) / (_num_batches(groups, num_speakers) * num_speakers)
+
+
+def _num_batches(groups: NDArray[np.int64], num_speakers: int) -> int:
+    return max(-(-int(groups.sum()) // num_speakers), int(groups.max()))
 
 
 def _count_up(counts: NDArray[np.int64]) -> NDArray[np.int64]:

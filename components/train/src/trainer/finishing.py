@@ -1,6 +1,7 @@
 """What a training leaves: the model's folder."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ import torch
 import voxsrc
 from trainer.calibrating import fitted_calibration
 from trainer.errors import TrainingError
-from trainer.recipe import differing_keys
+from trainer.recipe import Recipe, differing_keys
 from trainer.training import Training
 from voxsrc import storage
 from voxsrc.errors import NotFoundError
@@ -16,6 +17,7 @@ from voxsrc.models.onnx_export import to_onnx
 from voxsrc.models.stored import (
     ONNX_NAME,
     ModelDescription,
+    load_model,
     read_description,
     save_model,
 )
@@ -81,6 +83,25 @@ def write_outputs(model_uri: str, training: Training, *, weights_step: int) -> N
         calibration=calibration.to_dict() if calibration is not None else None,
     )
     save_model(model_uri, encoder, description)
+
+
+def renew_onnx(model_uri: str, recipe: Recipe) -> bool:
+    """Writes a finished model's ONNX form from its stored weights, if the recipe asks for another one.
+
+    Args:
+        model_uri: The model's folder.
+        recipe: That of the model, but for what may change.
+
+    Returns:
+        Whether there was one to write.
+    """
+    description = read_description(model_uri)
+    if recipe.onnx == "none" or recipe.onnx == description.recipe.get("onnx"):
+        return False
+    encoder = load_model(model_uri).encoder
+    storage.write_bytes(storage.join(model_uri, ONNX_NAME), to_onnx(encoder, description.spec, recipe.onnx))
+    save_model(model_uri, encoder, replace(description, recipe={**description.recipe, "onnx": recipe.onnx}))
+    return True
 
 
 def report(executor_input: str | None, model_uri: str) -> None:

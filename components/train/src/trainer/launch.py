@@ -11,7 +11,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from voxsrc.command import cpu_count, run_command, without_empty_options
+from voxsrc.command import run_command, without_empty_options
+from voxsrc.cores import cpu_count
 from voxsrc.errors import ConfigError
 
 
@@ -55,7 +56,7 @@ def command(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     if parsed.num_processes == 1:
         return [sys.executable, "-m", *flags], {}
     # By default they meet at the host's name, which not every container can resolve.
-    torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    torchrun = ["trainer.torchrun", "--standalone", "--local-addr", "127.0.0.1"]
     count = ["--nproc-per-node", str(parsed.num_processes)]
     # torchrun's own choice is one thread each.
     threads = {"OMP_NUM_THREADS": str(max(1, cpu_count() // parsed.num_processes))}

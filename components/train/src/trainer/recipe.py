@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from trainer.augment_config import AugmentConfig
@@ -12,11 +11,11 @@ from trainer.placement import DataConfig
 from trainer.sampler import SamplerConfig
 from trainer.schedules import LearningRateConfig, MarginConfig
 from trainer.validation import ValidationConfig
-from voxsrc import storage
-from voxsrc.config import apply_overrides, from_mapping, read_yaml, suggestion, to_mapping
+from voxsrc.checkpoint_interval import MEAN_TIME_BETWEEN_PREEMPTIONS_S
+from voxsrc.config import apply_overrides, from_mapping, read_yaml, to_mapping
 from voxsrc.errors import ConfigError
 from voxsrc.models.encoder import EncoderConfig
-from voxsrc.recipes import shipped_recipes
+from voxsrc.recipes import BATCH_SIZE, FINE_TUNING_CROP_FRAMES, read_recipe_text
 
 # These change where and how fast a training runs, not what it computes: a restart may set them anew. What is
 # read is compared by its content, wherever it lies.
@@ -98,7 +97,7 @@ class FineTuningConfig:
 
     num_steps: int
     learning_rate: LearningRateConfig
-    crop_frames: int = 600
+    crop_frames: int = FINE_TUNING_CROP_FRAMES
     margin: float | None = None
     augment: bool = True
 
@@ -140,7 +139,8 @@ class Recipe:
         mean_time_between_preemptions_s: What that optimum expects of the machines.
         keep_checkpoints: Newest checkpoints kept, beside the best.
         onnx: Input of the exported ONNX model; `none` exports none.
-        wandb_project: Weights & Biases project; None is without.
+        wandb_project: Weights & Biases project, where wandb is installed, which our extra and image do not;
+            None is without.
     """
 
     encoder: EncoderConfig
@@ -149,7 +149,7 @@ class Recipe:
     initial_model: str | None = None
     num_steps: int | None = None
     num_epochs: int | None = None
-    batch_size: int = 64
+    batch_size: int = BATCH_SIZE
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -165,7 +165,7 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     log_interval_steps: int = 50
     checkpoint_interval_s: float | None = None
-    mean_time_between_preemptions_s: float = 4 * 3600.0
+    mean_time_between_preemptions_s: float = MEAN_TIME_BETWEEN_PREEMPTIONS_S
     keep_checkpoints: int = 3
     onnx: Literal["log_mel", "audio", "none"] = "log_mel"
     wandb_project: str | None = None
@@ -221,7 +221,7 @@ class Recipe:
         Raises:
             ConfigError: On an unknown recipe or key, or a value that cannot be used.
         """
-        fields = apply_overrides(read_yaml(_text(name_or_file), name_or_file), overrides)
+        fields = apply_overrides(read_yaml(read_recipe_text(name_or_file), name_or_file), overrides)
         lengths = {"num_steps", "num_epochs"}
         given = lengths & {override.partition("=")[0].strip() for override in overrides}
         if len(given) == 1:
@@ -240,11 +240,6 @@ class Recipe:
         return replace(self, num_steps=self.num_epochs * steps_per_epoch, num_epochs=None)
 
 
-def recipe_names() -> list[str]:
-    """The recipes that come with the trainer."""
-    return list(shipped_recipes())
-
-
 def differing_keys(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """The keys, not among `FREE_KEYS` or below one, by which two recipes differ, with both values."""
     return list(_differences(stored, wanted, ""))
@@ -259,22 +254,3 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: str
             yield from _differences(ours, theirs, f"{key}.")
         else:
             yield f"{key}: {ours!r} → {theirs!r}"
-
-
-def _text(name_or_file: str) -> str:
-    if (
-        storage.is_remote(name_or_file)
-        or name_or_file.endswith((".yaml", ".yml"))
-        or Path(name_or_file).is_file()
-    ):
-        try:
-            return storage.read_bytes(name_or_file).decode()
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{name_or_file}: not YAML, not even text in UTF-8 ({error})") from error
-    recipes = shipped_recipes()
-    if name_or_file not in recipes:
-        raise ConfigError(
-            f"there is no recipe {name_or_file!r}: {suggestion(name_or_file, recipes)}, or the path of a "
-            "YAML file"
-        )
-    return recipes[name_or_file].read_text()

@@ -89,18 +89,22 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def out_of_memory_advice(recipe: Recipe, world: World) -> Iterator[None]:
-    """Says which batch size to try when the device's memory is full."""
+    """Says which batch size, precision and crops to try when the device's memory is full."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         unit = recipe.sampler.utterances_per_speaker * world.size
         smaller = max(unit, recipe.batch_size // 2 // unit * unit)
         tuning = recipe.fine_tuning
-        frames = max(recipe.sampler.crop_frames, tuning.crop_frames if tuning is not None else 0)
+        crops = {"sampler.crop_frames": recipe.sampler.crop_frames}
+        if tuning is not None:
+            crops["fine_tuning.crop_frames"] = tuning.crop_frames
+        key = max(crops, key=lambda key: crops[key])
+        batch = f"--set batch_size={smaller}, " if smaller < recipe.batch_size else ""
         half = "" if recipe.precision != "fp32" else "--set precision=bf16, "
         raise TrainingError(
-            f"out of memory at batch_size {recipe.batch_size}, crops up to {frames} frames, precision "
+            f"out of memory at batch_size {recipe.batch_size}, crops up to {crops[key]} frames, precision "
             f"{recipe.precision}: a GPU with more memory or more processes (--num-processes) continue this "
-            f"output; in a new one try --set batch_size={smaller}, or {half}--set fine_tuning.crop_frames=…; "
-            f"or --set data.placement=ram if the features are in GPU memory ({error})"
+            f"output; in a new one try {batch}{half}or --set {key}=…; or "
+            f"--set data.placement=ram if the features are in GPU memory ({error})"
         ) from error

@@ -1,12 +1,14 @@
 """Taking a training up again: from its newest checkpoint, or from the best one when patience has run out."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from trainer.checkpoint import CheckpointError, CheckpointStore, State
+from trainer.checkpoint import CheckpointError, CheckpointStore, LoadedCheckpoint, State
 from trainer.distributed import broadcast_module, broadcast_value
 from trainer.errors import TrainingError
+from trainer.initial_model import TRAINING_SPEAKERS
 from trainer.recipe import differing_keys
 from voxsrc import storage
 from voxsrc.errors import NotFoundError
@@ -24,26 +26,14 @@ def resume(training: "Training", store: CheckpointStore | None) -> int:
     """Loads the newest checkpoint into all ranks; returns the number of steps done, 0 without any.
 
     Raises:
-        TrainingError: If the checkpoint was made by another recipe or from other features.
+        TrainingError: If the checkpoint was made by another recipe or from other features, or does not fit
+            this version of the program.
         CheckpointError: If there are checkpoints and none can be loaded.
     """
     loaded = store.load(map_location="cpu") if store is not None else None
     step = 0
     if loaded is not None:
-        _check_identity(training, loaded.state)
-        try:
-            training.state.load(loaded.state)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise TrainingError(
-                f"checkpoint {loaded.entry.name} does not fit this version of the program: {error}; continue "
-                "with the version that wrote it, or choose another --output"
-            ) from error
-        training.history.resume(loaded.state["history"])
-        step = int(loaded.state["step"])
-        for skipped in loaded.skipped:
-            _log.warning(
-                "checkpoint %s is damaged (%s): continuing from step %d", skipped.name, skipped.reason, step
-            )
+        step = _take_over(training, loaded)
     step = int(broadcast_value(step, training.world))
     if training.world.size > 1:
         state = broadcast_value(loaded.state if loaded else None, training.world)
@@ -55,10 +45,37 @@ def resume(training: "Training", store: CheckpointStore | None) -> int:
     return step
 
 
+def _take_over(training: "Training", loaded: LoadedCheckpoint) -> int:
+    """Makes the training that of a checkpoint; returns the number of steps done."""
+    with _of_this_version(loaded.entry.name):
+        _check_identity(training, loaded.state)
+        training.state.load(loaded.state)
+        identity = loaded.state["identity"]
+        if TRAINING_SPEAKERS in identity:
+            # An initial model may be gone by now, and with it whom it knows.
+            training.state.identity[TRAINING_SPEAKERS] = identity[TRAINING_SPEAKERS]
+        training.history.resume(loaded.state["history"])
+        return int(loaded.state["step"])
+
+
+@contextmanager
+def _of_this_version(name: str) -> Iterator[None]:
+    """Says of a checkpoint whose parts are missing, or do not fit, what to do."""
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise TrainingError(
+            f"checkpoint {name} does not fit this version of the program: {reason}; continue with the "
+            "version that wrote it, or choose another --output"
+        ) from error
+
+
 def _check_identity(training: "Training", state: State) -> None:
     stored, ours = state["identity"], training.state.identity
     different = differing_keys(stored["recipe"], ours["recipe"])
-    names = (stored.keys() | ours.keys()) - {"recipe"}
+    # The speakers follow from the rest, and earlier versions did not record them.
+    names = (stored.keys() | ours.keys()) - {"recipe", TRAINING_SPEAKERS}
     different += [
         f"{name}: {stored.get(name)} → {ours.get(name)}"
         for name in sorted(names)
@@ -91,7 +108,8 @@ def load_for_export(training: "Training", which: str) -> int:
         The number of steps after which it was saved.
 
     Raises:
-        TrainingError: There is none, or it was made by another recipe or from other features.
+        TrainingError: There is none, it was made by another recipe or from other features, or it does not
+            fit this version of the program.
         CheckpointError: It cannot be loaded.
     """
     store = CheckpointStore(training.output_uri)
@@ -100,10 +118,7 @@ def load_for_export(training: "Training", which: str) -> int:
         raise TrainingError(
             f"{training.output_uri} has no checkpoint{' with a validation EER' * (which == 'best')} to export"
         )
-    _check_identity(training, loaded.state)
-    training.state.load(loaded.state)
-    training.history.resume(loaded.state["history"])
-    return int(loaded.state["step"])
+    return _take_over(training, loaded)
 
 
 def return_to_best(training: "Training", store: CheckpointStore | None) -> int | None:
@@ -112,8 +127,11 @@ def return_to_best(training: "Training", store: CheckpointStore | None) -> int |
     Returns:
         The number of steps after which it was saved; None if there is none that can be loaded, of which is
         warned: the weights then stay as they are.
+
+    Raises:
+        TrainingError: If it does not fit this version of the program.
     """
-    found: tuple[int, float | None, State] | None = None
+    found: tuple[str, float | None, State] | None = None
     if store is not None:
         try:
             loaded = store.load(best=True)
@@ -123,11 +141,12 @@ def return_to_best(training: "Training", store: CheckpointStore | None) -> int |
             if loaded is None:
                 _log.warning("no checkpoint with a validation EER was saved, the newest weights are taken")
             else:
-                found = (int(loaded.state["step"]), loaded.entry.metric, loaded.state)
+                found = (loaded.entry.name, loaded.entry.metric, loaded.state)
     found = broadcast_value(found, training.world)
     if found is None:
         return None
-    step, best_eer, state = found
-    training.state.load_weights(state)
-    training.state.progress.best_eer = best_eer
-    return step
+    name, best_eer, state = found
+    with _of_this_version(name):
+        training.state.load_weights(state)
+        training.state.progress.best_eer = best_eer
+        return int(state["step"])

@@ -4,7 +4,7 @@ import logging
 from contextlib import ExitStack
 
 from trainer.checkpoint import AsyncSaver, CheckpointStore, StopRequest
-from trainer.errors import DivergedError
+from trainer.errors import DivergedError, PreemptedError
 from trainer.history import Boards, draw_curves
 from trainer.meter import Meter
 from trainer.rehearsal import out_of_memory_advice
@@ -30,7 +30,7 @@ def train(training: Training, run_id: str, *, show_progress: bool) -> int:
     Raises:
         WriterActiveError: If another run writes into the output.
         TrainingError: If the loss is not a number, memory is full, or the output is another training's.
-        PreemptedError: On SIGTERM, after a checkpoint.
+        PreemptedError: On SIGTERM, after a checkpoint; in the other processes, as the first is gone then.
     """
     recipe, world = training.recipe, training.world
     with ExitStack() as stack:
@@ -59,6 +59,10 @@ def train(training: Training, run_id: str, *, show_progress: bool) -> int:
             weights_step = training.run(first_step, store, saver, stop, meter)
         except DivergedError as error:
             raise DivergedError(f"{error}. {_last_good(store, saver)}".strip()) from error
+        except RuntimeError as error:
+            if world.is_first or not stop.requested:
+                raise
+            raise PreemptedError("stopped by SIGTERM, as the first process has") from error
         if saver is not None:
             report = saver.wait()
             if report is not None and report.error is not None:

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.epochs import GroupEpochs, PlaceArray, UtteranceEpochs
+from trainer.repetitions import told_repetitions
 from trainer.utterances import TrainingUtterances, crop_offsets
 from voxsrc.errors import ConfigError
 from voxsrc.randomness import RandomStream
+from voxsrc.recipes import CROP_FRAMES
 
 _T = TypeVar("_T")
 
@@ -43,7 +45,7 @@ class SamplerConfig:
     """
 
     utterances_per_speaker: int = 1
-    crop_frames: int = 200
+    crop_frames: int = CROP_FRAMES
     max_utterances_per_speaker: int | None = None
     short_utterances: Literal["wrap", "refuse"] = "wrap"
     few_utterances: Literal["refuse", "repeat"] = "refuse"
@@ -108,16 +110,10 @@ class BatchPlan:
         Raises:
             ConfigError: If the groups cannot be shared out evenly, or there is no such rank.
         """
-        num_groups = len(self) // self.group_size
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank {rank} of {world_size} processes; expected 0 to {world_size - 1}")
-        if num_groups % world_size:
-            raise ConfigError(
-                f"batch_size {self.batch_size} is {num_groups} groups of {self.group_size}, which "
-                f"{world_size} processes cannot share evenly; set batch_size to a multiple of "
-                f"{world_size * self.group_size}"
-            )
-        share = num_groups // world_size * self.group_size
+        check_batch_size(self.batch_size, self.group_size, world_size)
+        share = self.batch_size // world_size
         part = slice(rank * share, (rank + 1) * share)
         return replace(
             self,
@@ -125,6 +121,17 @@ class BatchPlan:
             first_frames=self.first_frames[part],
             labels=self.labels[part],
             first_sample=self.first_sample + rank * share,
+        )
+
+
+def check_batch_size(batch_size: int, group_size: int, num_processes: int = 1) -> None:
+    """Raises ConfigError if a batch cannot be cut evenly, whole groups of a speaker's crops to a process."""
+    unit = group_size * num_processes
+    if batch_size < 1 or batch_size % unit:
+        of_processes = "" if num_processes == 1 else f"{unit}: {num_processes} processes × "
+        raise ConfigError(
+            f"batch_size is {batch_size}; expected a multiple of {of_processes}"
+            f"sampler.utterances_per_speaker, {group_size}"
         )
 
 
@@ -235,19 +242,26 @@ class Sampler:
         """Utterances that are shorter than the crop."""
         return int(np.count_nonzero(self.utterances.num_frames < self.config.crop_frames))
 
-    def describe(self) -> str:
-        """One line: what an epoch is made of, and what is repeated, looped or left out in it."""
+    def describe(self, num_processes: int = 1) -> str:
+        """One line: what an epoch is made of, and what is repeated, looped or left out in it.
+
+        Args:
+            num_processes: Those that share a batch; one that is advised can be shared, too.
+        """
         utterances, most = self.utterances, self.config.max_utterances_per_speaker
         parts = [f"{len(utterances):,} utterances of {utterances.num_speakers:,} speakers"]
         if isinstance(self._epochs, GroupEpochs):
             group_size = self.config.utterances_per_speaker
             parts.append(f"batches of {self.batch_size // group_size} speakers × {group_size}")
-            num_groups = self._epochs.num_batches * self.batch_size // group_size
-            repeated = num_groups - self._epochs.num_groups
-            if repeated:
-                parts.append(f"{100 * repeated / num_groups:.1f} % of the groups are repetitions")
-            if repeated > 0.1 * num_groups and self._epochs.num_groups > 0:
-                parts.append("a smaller max_utterances_per_speaker makes them fewer")
+            repetitions = told_repetitions(
+                np.bincount(utterances.labels),
+                batch_size=self.batch_size,
+                group_size=group_size,
+                max_per_speaker=most,
+                num_processes=num_processes,
+            )
+            if repetitions:
+                parts.append(repetitions)
         else:
             parts.append(f"batches of {self.batch_size}")
         parts.append(f"{self.steps_per_epoch:,} steps an epoch")
@@ -261,11 +275,7 @@ class Sampler:
     def _check(self) -> None:
         config, counts = self.config, np.bincount(self.utterances.labels)
         group_size, num_speakers = config.utterances_per_speaker, self.utterances.num_speakers
-        if self.batch_size < 1 or self.batch_size % group_size:
-            raise ConfigError(
-                f"batch_size is {self.batch_size}; expected a multiple of "
-                f"sampler.utterances_per_speaker, {group_size}"
-            )
+        check_batch_size(self.batch_size, group_size)
         if num_speakers < 2:
             raise ConfigError(
                 f"the training set has {num_speakers} speaker; speakers are told apart from two on: "

@@ -73,6 +73,11 @@ class LearningRateConfig:
             _check("decay_every", self.decay_every, self.decay_every > 0, "above 0")
             _check("decay_factor", self.decay_factor, 0.0 < self.decay_factor <= 1.0, "above 0 and at most 1")
 
+    @property
+    def rises(self) -> bool:
+        """Whether it ends above where it begins, which is rarely meant."""
+        return self.final is not None and self.final > self.initial
+
 
 @dataclass(frozen=True)
 class MarginConfig:

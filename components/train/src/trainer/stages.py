@@ -32,6 +32,17 @@ class Stage:
         """How many steps it has."""
         return self.end_step - self.first_step
 
+    def describe(self) -> str:
+        """Its steps, crops and learning rate in a few words."""
+        rates = self.rates
+        first, last = rates.initial * rates.scale, self.learning_rate(self.end_step - 1)
+        warm_up = schedules.steps_of(rates.warm_up, self.num_steps)
+        return (
+            f"{self.num_steps:,} steps of {self.crop_frames} frames, {rates.kind} learning rate {first:g}"
+            f"{f' to {last:.3g}' if rates.kind != 'constant' else ''}"
+            f"{f', warm-up of {warm_up:,} steps' if warm_up else ''}"
+        )
+
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step of the training."""
         return schedules.learning_rate(self.rates, step - self.first_step, self.num_steps)

@@ -98,7 +98,8 @@ class TrainingState:
         progress.sums.copy_(state["sums"])
         progress.best_eer = state["best_eer"]
         progress.validations_since_best = state["validations_since_best"]
-        progress.stopped_early = state["stopped_early"]
+        # Trainings of earlier versions do not tell.
+        progress.stopped_early = state.get("stopped_early", False)
 
     def load_weights(self, state: State) -> None:
         """Takes over the modules and the optimizer of a checkpoint, and nothing of what was counted."""

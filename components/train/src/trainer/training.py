@@ -20,20 +20,26 @@ from trainer.data import DeviceFeatures
 from trainer.distributed import (
     World,
     broadcast_value,
-    check_divisible,
     gather_batch,
     sum_gradients,
     with_global_batch_norm,
 )
 from trainer.errors import DivergedError, PreemptedError
 from trainer.history import Boards, History
+from trainer.initial_model import (
+    TRAINING_SPEAKERS,
+    doubt_about_held_out,
+    fitting_model,
+    merged_records,
+    speaker_record,
+)
 from trainer.losses import LossOutput
 from trainer.meter import Meter
 from trainer.noise import naming_key
 from trainer.recipe import Recipe
 from trainer.rehearsal import compiled, rehearse
 from trainer.resuming import recorded_identity, return_to_best
-from trainer.sampler import Sampler
+from trainer.sampler import Sampler, check_batch_size
 from trainer.stages import Stage, stages_of
 from trainer.state import TrainingState
 from trainer.timing import Timing
@@ -42,7 +48,6 @@ from trainer.validation import Validation
 from voxsrc.corpus import speed_copies, split_speakers
 from voxsrc.errors import ConfigError, CorpusError, NotFoundError, StorageError
 from voxsrc.feature_set import read_manifest
-from voxsrc.models.stored import load_model
 
 _log = logging.getLogger("trainer")
 
@@ -77,11 +82,12 @@ class Training:
     def __post_init__(self) -> None:
         recipe, index = self.recipe, self.features.index
         training_speakers, held_out = sorted(set(index.speaker_ids)), list[str]()
+        copies = speed_copies(training_speakers, self.features.manifest.made_from)
         if recipe.validation.fraction > 0:
             try:
                 training_speakers, held_out = split_speakers(
                     training_speakers,
-                    copies=speed_copies(training_speakers, self.features.manifest.made_from),
+                    copies=copies,
                     validation_fraction=recipe.validation.fraction,
                 )
             except CorpusError as error:
@@ -93,7 +99,7 @@ class Training:
         self.held_out = held_out
         self.sampler = self._sampler(recipe.sampler.crop_frames)
         self.recipe = recipe = recipe.with_steps(self.sampler.steps_per_epoch)
-        check_divisible(recipe.batch_size, recipe.sampler.utterances_per_speaker, self.world)
+        check_batch_size(recipe.batch_size, recipe.sampler.utterances_per_speaker, self.world.size)
         self.stages = stages_of(recipe)
         self.num_steps = self.stages[-1].end_step
         self.state = TrainingState.new(recipe, self.utterances.num_speakers, self.features.device)
@@ -104,13 +110,15 @@ class Training:
             "speakers": self.utterances.num_speakers,
             "utterances": len(self.utterances),
             "features_sha256": self.features.manifest.content_sha256,
+            TRAINING_SPEAKERS: speaker_record(copies.get(name, name) for name in training_speakers),
         }
         for kind, noise in recipe.augment.recordings().items():
             with naming_key(f"augment.{kind}.features"):
                 name = f"{kind}_sha256"
                 self.state.identity[name] = self._known(name, partial(_content_of, noise))
         if recipe.initial_model is not None:
-            take = partial(self._take_weights_of, recipe.initial_model)
+            originals = [name for name in held_out if name not in copies]
+            take = partial(self._take_weights_of, recipe.initial_model, originals)
             self.state.identity["initial_model"] = self._known("initial_model", take)
         self.history = History(self.output_uri)
         self.boards: Boards | None = None
@@ -134,17 +142,16 @@ class Training:
             _log.warning("%s; taken to be what this training was begun with", error)
             return str(recorded)
 
-    def _take_weights_of(self, model_uri: str) -> str:
-        """Begins with a trained model's encoder; returns its hash."""
-        model = load_model(model_uri)
-        model.check_spec(self.features.manifest.spec, self.features_uri)
-        theirs, ours = model.description.encoder.to_dict(), self.recipe.encoder.to_dict()
-        different = [f"{k}: {theirs.get(k)!r} → {v!r}" for k, v in ours.items() if theirs.get(k) != v]
-        if different:
-            raise ConfigError(
-                f"initial_model {model_uri} has another encoder than the recipe: {'; '.join(different)}; "
-                "set the recipe's encoder to the model's"
-            )
+    def _take_weights_of(self, model_uri: str, held_out: Sequence[str]) -> str:
+        """Begins with a trained model's encoder, which then knows that model's speakers; returns its hash."""
+        spec, identity = self.features.manifest.spec, self.state.identity
+        model = fitting_model(model_uri, self.recipe.encoder, spec, self.features_uri)
+        doubt = doubt_about_held_out(model_uri, model.description, held_out, identity)
+        if doubt is not None and self.world.is_first:
+            _log.warning("%s", doubt)
+        theirs = model.description.provenance.get(TRAINING_SPEAKERS)
+        if theirs is not None:
+            identity[TRAINING_SPEAKERS] = merged_records(identity[TRAINING_SPEAKERS], theirs, model_uri)
         self.state.encoder.load_state_dict(model.encoder.state_dict())
         return model.model_hash
 
@@ -171,10 +178,13 @@ class Training:
         held_out = (
             f"{len(self.held_out)} speakers held out for validation" if self.held_out else "no validation"
         )
+        stages = "".join(
+            f"\nstage {number}: {stage.describe()}" for number, stage in enumerate(self.stages, start=1)
+        )
         return (
             f"{self.recipe.encoder.name}, {num_parameters:,} parameters, {self.recipe.loss.name} loss, "
             f"{self.recipe.precision} on {self.features.device}, {self.num_steps:,} steps\n"
-            f"{self.sampler.describe()}; {held_out}"
+            f"{self.sampler.describe(self.world.size)}; {held_out}{stages}"
         )
 
     def _num_frames(self, stage: Stage) -> int:
@@ -205,12 +215,22 @@ class Training:
         )
 
     def open_inputs(self) -> None:
-        """Opens what else is read, the feature sets of noise and music.
+        """Opens what else is read, the feature sets of noise and music; warns of what is rarely meant.
 
         Raises:
             FeatureSetError: One was made with another spec than the training features, or is damaged.
             ConfigError: One is empty, or there is no other speaker for babble.
         """
+        for key, stage in zip(("learning_rate", "fine_tuning.learning_rate"), self.stages, strict=False):
+            rates = stage.rates
+            if rates.rises:
+                _log.warning(
+                    "%s rises from %g to %g; to go on at a low rate, lower %s.final, too",
+                    key,
+                    rates.initial,
+                    rates.final,
+                    key,
+                )
         augment = self.recipe.augment
         for kind in ("noise", "music"):
             if getattr(augment, kind).features is not None and not augment.probability(kind):

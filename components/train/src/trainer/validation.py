@@ -16,7 +16,8 @@ from voxsrc.corpus import speed_copies
 from voxsrc.errors import ConfigError
 from voxsrc.held_out import MAX_TRIALS, MAX_UTTERANCES, HeldOutTrials
 from voxsrc.metrics import equal_error_rate, error_rates
-from voxsrc.models.encoder import SpeakerEncoder
+from voxsrc.models.encoder import SpeakerEncoder, evaluating
+from voxsrc.recipes import VALIDATION_FRACTION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class ValidationConfig:
         patience: Stop if the EER has not improved in so many validations; None never does.
     """
 
-    fraction: float = 0.02
+    fraction: float = VALIDATION_FRACTION
     interval_steps: int | None = None
     max_utterances: int = MAX_UTTERANCES
     max_trials: int = MAX_TRIALS
@@ -47,6 +48,11 @@ class ValidationConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; expected at least 1")
+        if self.patience is not None and not self.fraction:
+            raise ConfigError(
+                f"patience is {self.patience}, but fraction is 0: nobody is held out to judge by; expected a "
+                "fraction above 0, or no patience"
+            )
 
 
 class Validation:
@@ -105,9 +111,6 @@ class Validation:
             )
             for start in range(0, len(self._rows), self._batch_size)
         )
-        was_training = encoder.training
-        encoder.eval()
-        with torch.no_grad():
+        with evaluating(encoder), torch.no_grad():
             embeddings = torch.cat([encoder(crop.transpose(1, 2)).float() for crop in crops])
-        encoder.train(was_training)
         return F.normalize(embeddings, dim=1)
