@@ -46,6 +46,12 @@ def bucket(gcs_server: GcsServer) -> Iterator[str]:
     gcs_server.clear()
 
 
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed in a bucket is tried again at once."""
+    monkeypatch.setattr("voxsrc.storage.gcs_connection.FIRST_BACKOFF_S", 0.001)
+
+
 @pytest.fixture(params=["local", "gs"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A folder, then a bucket: what holds for one must hold for the other."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +24,17 @@ from voxsrc.feature_set.shard import ShardWriter
 from voxsrc.features import FbankSpec
 
 _MOST_OPERATIONS = 250  # some steps' worth
+# What trainings and evaluations would import one after the other.
+_PRELOADED = (
+    "torch._dynamo",
+    "torch.utils.tensorboard",
+    "google.cloud.storage",
+    "pyarrow.parquet",
+    "trainer.run",
+    "trainer.finishing",
+    "evaluator.evaluation",
+    "evaluator.report",
+)
 
 _TINY_ENCODER = {
     "name": "ResNet_mini",
@@ -182,7 +192,7 @@ class Result:
 
 
 class Trainings(ForkServer):
-    """Runs `trainer` in child processes. Use as a context manager."""
+    """Runs `trainer` or `evaluator` in child processes. Use as a context manager."""
 
     def __init__(self) -> None:
         super().__init__(__file__, {"OMP_NUM_THREADS": "1"})
@@ -195,6 +205,7 @@ class Trainings(ForkServer):
         kill_after_s: float | None = None,
         kill_at_operation: int = 0,
         signal_at_call: tuple[str, int, int] | None = None,
+        signal_ranks: Sequence[int] = (0,),
         await_saves: bool = False,
         program: str = "trainer.cli",
         constants: Mapping[str, Any] | None = None,
@@ -208,6 +219,7 @@ class Trainings(ForkServer):
             kill_at_operation: 1 kills before the first operation on a file or a bucket, and so on.
             signal_at_call: `module:name.name`, the number of a call from 1, and a signal that the process
                 sends to itself before it carries out this call.
+            signal_ranks: The processes that do so.
             await_saves: Each step's save ends before the next step begins, so that a slow disk or a busy
                 machine decides nothing: neither which steps are saved nor what a call's number means.
             program: Module whose `main` is run.
@@ -218,6 +230,7 @@ class Trainings(ForkServer):
             "processes": processes,
             "kill_at_operation": kill_at_operation,
             "signal_at_call": signal_at_call,
+            "signal_ranks": list(signal_ranks),
             "await_saves": await_saves,
             "program": program,
             "constants": dict(constants or {}),
@@ -239,12 +252,20 @@ def training_arguments(recipe: str, features: str | Path, output: str | Path, *m
     return [*where, "--set", "checkpoint_interval_s=0", *more]
 
 
+def write_no_curves(output_uri: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """In place of `draw_curves`: the same file, but without the plot, which is half of a tiny training."""
+    from trainer.history import CURVES_NAME
+
+    storage.write_bytes(storage.join(output_uri, CURVES_NAME), b"no plot")
+
+
 def _train(request: Request, rank: int) -> int:
     if request["emulator"]:
         os.environ["STORAGE_EMULATOR_HOST"] = request["emulator"]
     if request["processes"] > 1:
         _meet(request["meeting"], rank, request["processes"])
     main: Callable[[list[str]], int] = importlib.import_module(request["program"]).main
+    setattr(importlib.import_module("trainer.run"), "draw_curves", write_no_curves)  # noqa: B010
     for place, value in request["constants"].items():
         module, _, name = place.partition(":")
         setattr(importlib.import_module(module), name, value)
@@ -252,7 +273,7 @@ def _train(request: Request, rank: int) -> int:
         _await_saves()
     if request["kill_at_operation"]:
         kill_at_operation(request["kill_at_operation"])
-    if request["signal_at_call"] and rank == 0:
+    if request["signal_at_call"] and rank in request["signal_ranks"]:
         _signal_at_call(*request["signal_at_call"])
     return main(request["arguments"])
 
@@ -298,10 +319,6 @@ def _signal_at_call(place: str, number: int, signal_number: int) -> None:
 
 
 if __name__ == "__main__":
-    for module in ("torch._dynamo", "torch.utils.tensorboard", "trainer.finishing", "google.cloud.storage"):
+    for module in _PRELOADED:
         importlib.import_module(module)
-    from trainer.history import draw_curves
-
-    with TemporaryDirectory() as folder:  # the first plot looks for fonts
-        draw_curves(folder, [])
     serve(_train)

@@ -1,17 +1,22 @@
 """Fixtures of the components' tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from audio_files import noise, wav
 from commands import Command, Outcome, contents, extractor_options
 from corpora import Corpus, write_corpus
+from file_server import Server
+from voxsrc import storage
 
 if TYPE_CHECKING:
     from evaluations import Evaluations, Trained
+    from steered_trainings import Arguments
+    from training_runs import Trainings
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +69,59 @@ def begun(corpus: Corpus, finished: Path, tmp_path: Path) -> Path:
     return output
 
 
+@pytest.fixture
+def trainer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs the command in this process; it draws no plot."""
+    from trainer.cli import main
+    from training_runs import write_no_curves
+
+    monkeypatch.setattr("trainer.run.draw_curves", write_no_curves)
+
+    def run(*arguments: str) -> Outcome:
+        capsys.readouterr()
+        code = main(arguments)
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A feature set of 8 artificial speakers; not to be changed."""
+    from training_runs import write_speakers
+
+    return write_speakers(tmp_path_factory.mktemp("features") / "set")
+
+
+@pytest.fixture(scope="session")
+def trainings() -> "Iterator[Trainings]":
+    """Runs trainings and evaluations in child processes."""
+    from training_runs import Trainings
+
+    with Trainings() as started:
+        yield started
+
+
+@pytest.fixture
+def arguments(features: str, tmp_path: Path) -> "Arguments":
+    """Arguments that train by ANGLEPROTO, some of its keys replaced, into tmp_path / run."""
+    from training_runs import ANGLEPROTO, recipe_file, training_arguments
+
+    def of(
+        *more: str, output: str | Path = tmp_path / "run", using: str = features, **changes: Any
+    ) -> list[str]:
+        recipe = recipe_file(tmp_path / "recipe.yaml", ANGLEPROTO, **changes)
+        return training_arguments(recipe, using, output, *more)
+
+    return of
+
+
+@pytest.fixture
+def output(place: str) -> str:
+    """Where a run writes: below a folder, then in a bucket."""
+    return storage.join(place, "run")
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> "Trained":
     """A model with its features and trials; not to be changed."""
@@ -78,3 +136,18 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> "Evaluations":
     from evaluations import watched
 
     return watched(monkeypatch)
+
+
+@pytest.fixture
+def file_server() -> Iterator[Server]:
+    """A server of one file, which the test may make unreliable."""
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def no_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps the user's own credentials and proxies out."""
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("no_proxy", "*")

@@ -4,7 +4,6 @@ import itertools
 import os
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from evaluations import Trained, job
 from forked import Ended
 from training_runs import Trainings
 from voxsrc import storage
+from voxsrc.lease import LEASE_NAME
 
 # CI raises it.
 NUM_KILLS = int(os.environ.get("VOXSRC_KILLS", "10"))
@@ -31,13 +31,9 @@ PLACES = [
     ("evaluator.report.writing:render", 1),
     ("evaluator.evaluation:write_settings", 1),
 ]
+# On files and buckets: of a whole evaluation, and of one that has all of its embeddings, about.
+OPERATIONS, FEWEST_OPERATIONS = 360, 190
 SMALL_PARTS = {"voxsrc.embedding.cache:PART_UTTERANCES": 4}
-
-
-@pytest.fixture(scope="module")
-def runs() -> Iterator[Trainings]:
-    with Trainings() as started:
-        yield started
 
 
 def arguments(trained: Trained, output: str) -> list[str]:
@@ -47,21 +43,22 @@ def arguments(trained: Trained, output: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    runs: Trainings, trained: Trained, tmp_path_factory: pytest.TempPathFactory
+    trainings: Trainings, trained: Trained, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
     output = str(tmp_path_factory.mktemp("undisturbed"))
-    ended = runs.run(arguments(trained, output), program="evaluator.cli", constants=SMALL_PARTS)
+    ended = trainings.run(arguments(trained, output), program="evaluator.cli", constants=SMALL_PARTS)
     assert ended.succeeded, ended.text
     return results(output)
 
 
 def results(output: str) -> dict[str, bytes]:
-    """What a run leaves, but for the kept embeddings, which lie in parts as they were made."""
+    """What a run leaves, but for its lease, and kept embeddings, which lie in parts as they were made."""
     infos = storage.list_files(output)
     return {
         storage.name(info.uri): storage.read_bytes(info.uri)
         for info in infos
         if storage.name(storage.parent(storage.parent(info.uri))) != "embeddings"
+        and storage.name(info.uri) != LEASE_NAME
     }
 
 
@@ -71,11 +68,11 @@ def parts(output: str) -> list[str]:
 
 
 def test_killed_at_every_stage(
-    runs: Trainings, trained: Trained, undisturbed: dict[str, bytes], tmp_path: Path
+    trainings: Trainings, trained: Trained, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     output, kept = str(tmp_path / "output"), list[list[str]]()
     for place, number in PLACES:
-        ended = runs.run(
+        ended = trainings.run(
             arguments(trained, output),
             program="evaluator.cli",
             constants=SMALL_PARTS,
@@ -86,7 +83,7 @@ def test_killed_at_every_stage(
     assert kept[0] == []
     assert 0 < len(kept[1]) < len(kept[-1])
     assert all(set(earlier) <= set(later) for earlier, later in itertools.pairwise(kept))
-    last = runs.run(
+    last = trainings.run(
         arguments(trained, output),
         program="evaluator.cli",
         # Nothing is left to be embedded: the network would end it.
@@ -100,7 +97,7 @@ def test_killed_at_every_stage(
 @pytest.mark.parametrize("where", ["folder", "bucket"])
 def test_killed_at_random_instants(
     where: str,
-    runs: Trainings,
+    trainings: Trainings,
     trained: Trained,
     undisturbed: dict[str, bytes],
     request: pytest.FixtureRequest,
@@ -110,7 +107,7 @@ def test_killed_at_random_instants(
     chance, kills = random.Random(where), 0
 
     def run(kill_at_operation: int = 0) -> Ended:
-        return runs.run(
+        return trainings.run(
             arguments(trained, output),
             program="evaluator.cli",
             constants=SMALL_PARTS,
@@ -118,7 +115,7 @@ def test_killed_at_random_instants(
         )
 
     while kills < max(2, NUM_KILLS // 3):
-        kills += run(chance.randrange(20, 400)).killed
+        kills += run(chance.randrange(10, FEWEST_OPERATIONS if kills else OPERATIONS)).killed
     ended = run()
     assert ended.succeeded, ended.text
     assert results(output) == undisturbed

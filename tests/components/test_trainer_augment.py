@@ -1,19 +1,16 @@
 """Augmentation does what its parameters say, and draws them by (seed, step) alone."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from feature_sets import make_feature_set
-from trainer import effects
+from planned_crops import augmented, crops_of
 from trainer.augment import Augmenter, Draw
 from trainer.augment_config import (
     AugmentConfig,
@@ -33,9 +30,10 @@ from trainer.sampler import BatchPlan, Sampler, SamplerConfig
 from trainer.utterances import TrainingUtterances
 from voxsrc.config import from_mapping
 from voxsrc.errors import ConfigError, FeatureSetError
-from voxsrc.features import PRESETS, FbankSpec
+from voxsrc.features import FbankSpec
 
 BATCH_SIZE = 12
+
 CROP_FRAMES = 64
 
 
@@ -101,22 +99,22 @@ def test_all_is_off_by_default(speech: DeviceFeatures, sampler: Sampler) -> None
     plan = sampler.batch(0)
     augmenter = augmenter_for(AugmentConfig(), speech)
     assert augmenter.draw(plan) == {}
-    assert torch.equal(augmenter(speech.crops(plan), plan), speech.crops(plan))
+    assert torch.equal(augmented(augmenter, crops_of(speech, plan), plan), crops_of(speech, plan))
 
 
 def test_draws_depend_on_seed_and_step_alone(
     full: Augmenter, sets: dict[str, str], speech: DeviceFeatures, sampler: Sampler
 ) -> None:
     plans = [sampler.batch(step) for step in range(6)]
-    forwards = [full(speech.crops(plan), plan) for plan in plans]
+    forwards = [augmented(full, crops_of(speech, plan), plan) for plan in plans]
     draws = [full.draw(plan) for plan in plans]
     other = augmenter_for(all_on(sets), speech)
     for step in reversed(range(6)):
         assert_equal_draws(draws[step], other.draw(plans[step]))
-        assert torch.equal(forwards[step], other(speech.crops(plans[step]), plans[step]))
+        assert torch.equal(forwards[step], augmented(other, crops_of(speech, plans[step]), plans[step]))
         assert forwards[step].isfinite().all()
     reseeded = augmenter_for(all_on(sets), speech, seed=6)
-    assert not torch.equal(forwards[0], reseeded(speech.crops(plans[0]), plans[0]))
+    assert not torch.equal(forwards[0], augmented(reseeded, crops_of(speech, plans[0]), plans[0]))
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 12])
@@ -125,9 +123,9 @@ def test_the_shares_of_all_ranks_are_augmented_as_the_batch(
 ) -> None:
     for step in range(3):
         plan = sampler.batch(step)
-        whole = full(speech.crops(plan), plan)
+        whole = augmented(full, crops_of(speech, plan), plan)
         shares = [plan.for_rank(rank, world_size) for rank in range(world_size)]
-        parts = [full(speech.crops(share), share) for share in shares]
+        parts = [augmented(full, crops_of(speech, share), share) for share in shares]
         torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-6, atol=1e-5)
         for kind, draw in full.draw(plan).items():
             drawn = [(share, full.draw(share).get(kind)) for share in shares]
@@ -152,7 +150,7 @@ def test_the_loader_augments_as_the_augmenter_does(
     for config in (DataConfig(prefetch_batches=0), DataConfig(prefetch_batches=2)):
         for batch in BatchLoader(sampler, speech, full, config).batches(0, 4):
             plan = sampler.batch(batch.plan.step)
-            expected = full(speech.crops(plan), plan)
+            expected = augmented(full, crops_of(speech, plan), plan)
             assert torch.equal(batch.features.transpose(1, 2), expected)
 
 
@@ -200,8 +198,8 @@ def test_the_measured_snr_is_the_drawn_one(
     for step in range(3):
         plan = sampler.batch(step)
         draw = augmenter.draw(plan)[kind]
-        clean = speech.crops(plan)
-        noisy = augmenter(clean.clone(), plan)
+        clean = crops_of(speech, plan)
+        noisy = augmented(augmenter, clean.clone(), plan)
         energies = [(x.double().exp() - spec.log_offset).mean(dim=(1, 2)) for x in (clean, noisy)]
         measured_db = 10 * torch.log10(energies[0] / (energies[1] - energies[0]))
         drawn_db = torch.from_numpy(draw.parameters["snr_db"]).double()
@@ -278,91 +276,11 @@ def test_babble_of_people_whose_names_look_like_copies(speech: DeviceFeatures) -
     assert set((rows % 2).ravel()) == {1}
 
 
-def test_voices_of_different_loudness_count_alike() -> None:
-    speech = torch.ones(1, 10, 4)
-    voices = torch.stack([torch.full((10, 4), 5.0), torch.full((10, 4), 1e-3), torch.full((10, 4), 7.0)])[
-        None
-    ]
-    voices[0, 0, :5] *= 3
-    mixed = effects.add_at_snr(speech, voices, torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([0.0]))
-    # Two voices of mean energy 1/2 each: 3 : 1 in the halves of the first, constant in the second.
-    torch.testing.assert_close(mixed[0, 0], torch.full((4,), 1 + 0.75 + 0.5))
-    torch.testing.assert_close(mixed[0, 9], torch.full((4,), 1 + 0.25 + 0.5))
-
-
-def test_silence_stays_and_adds_nothing() -> None:
-    loud, silent = torch.ones(1, 5, 3), torch.zeros(1, 5, 3)
-    one, snr_db = torch.ones(1, 1), torch.zeros(1)
-    assert torch.equal(effects.add_at_snr(loud, silent[:, None], one, snr_db), loud)
-    assert torch.equal(effects.add_at_snr(silent, loud[:, None], one, snr_db), silent)
-
-
 @pytest.mark.parametrize("kind", ["noise", "music"])
 def test_noise_with_another_spec_is_refused(sets: dict[str, str], speech: DeviceFeatures, kind: str) -> None:
     config = from_mapping(AugmentConfig, {kind: {"probability": 0.2, "features": sets["other"]}})
     with pytest.raises(FeatureSetError, match=rf"augment.{kind}.features: .*hop_ms is 12.5, expected 10"):
         augmenter_for(config, speech)
-
-
-@pytest.mark.parametrize("name", [*PRESETS, "magnitudes"])
-def test_energies_go_back_to_the_same_features(name: str) -> None:
-    spec = FbankSpec(power=1) if name == "magnitudes" else PRESETS[name]
-    features = torch.linspace(spec.lowest_value, spec.lowest_value + 20, 200)
-    energies = effects.to_energies(features.clone(), spec)
-    assert (energies >= 0).all()
-    # Near the offset a float32 energy is the small difference of two numbers, but its logarithm is not.
-    torch.testing.assert_close(effects.to_log(energies, spec), features, rtol=0, atol=2e-3)
-    below = torch.full((3,), spec.lowest_value - 1)
-    torch.testing.assert_close(
-        effects.to_log(torch.zeros(3), spec), torch.full((3,), spec.lowest_value), rtol=0, atol=1e-5
-    )
-    assert effects.to_energies(below, spec).min() >= 0
-
-
-def test_energies_of_magnitudes_are_squares() -> None:
-    spec = FbankSpec(power=1, log_offset=0.5)
-    torch.testing.assert_close(
-        effects.to_energies(torch.tensor([3.5]).log(), spec), torch.tensor([9.0]), rtol=1e-5, atol=0
-    )
-
-
-@settings(max_examples=30)
-@given(
-    num_frames=st.integers(1, 70),
-    rt60_s=st.tuples(st.floats(0.1, 1.0), st.floats(0.1, 1.0)),
-    ratio_db=st.floats(-6, 12),
-)
-def test_reverberation_is_the_convolution_with_an_exponential_tail(
-    num_frames: int, rt60_s: tuple[float, float], ratio_db: float
-) -> None:
-    energies = np.random.default_rng(num_frames).random((1, num_frames, 2)) ** 4
-    decay = 10.0 ** (-6 * 0.01 / np.array(rt60_s))
-    # A long past at each band's mean energy, then the crop.
-    past = np.repeat(energies.mean(axis=1, keepdims=True), 3000, axis=1)
-    signal = np.concatenate([past, energies], axis=1)[0]
-    tail = decay ** np.arange(1, 3001)[:, None]
-    tail *= 10 ** (-ratio_db / 10) / tail.sum(axis=0)
-    response = np.concatenate([np.ones((1, 2)), tail]) / (1 + 10 ** (-ratio_db / 10))
-    expected = np.stack(
-        [np.convolve(signal[:, f], response[:, f])[3000:][:num_frames] for f in (0, 1)], axis=1
-    )
-    decays = effects.decay_per_frame(torch.tensor([rt60_s], dtype=torch.float64), 0.01)
-    np.testing.assert_allclose(decays[0], decay)
-    made = effects.reverberate(
-        torch.from_numpy(energies), decays, torch.tensor([ratio_db], dtype=torch.float64)
-    )
-    np.testing.assert_allclose(made[0].numpy(), expected, rtol=1e-6)
-
-
-def test_reverberation_falls_by_60_db_in_rt60() -> None:
-    energies = torch.zeros(1, 100, 1, dtype=torch.float64)
-    energies[0, 0] = 1.0
-    steady = energies.mean()
-    decay = effects.decay_per_frame(torch.tensor([[0.5]], dtype=torch.float64), 0.01)
-    made = effects.reverberate(energies, decay, torch.zeros(1, dtype=torch.float64))[0, :, 0]
-    past = effects.reverberate(torch.full_like(energies, 0) + steady, decay, torch.zeros(1).double())
-    assert past.max() == pytest.approx(past.min().item())
-    assert 10 * torch.log10(made[1] / made[51]).item() == pytest.approx(60, abs=1e-6)
 
 
 def test_reverberation_draws_times_that_fall_with_the_band(speech: DeviceFeatures, sampler: Sampler) -> None:
@@ -390,8 +308,8 @@ def test_masks_hide_spans_by_the_mean_of_the_band(speech: DeviceFeatures, sample
     widths = set()
     for step in range(30):
         plan = sampler.batch(step)
-        clean = speech.crops(plan)
-        masked = augmenter(clean.clone(), plan)
+        clean = crops_of(speech, plan)
+        masked = augmented(augmenter, clean.clone(), plan)
         mean = clean.mean(dim=1, keepdim=True).expand_as(clean)
         draw = augmenter.draw(plan)["spec_augment"].parameters
         for i in range(BATCH_SIZE):
@@ -416,7 +334,11 @@ def test_masks_wider_than_the_crop_are_cut(speech: DeviceFeatures, sampler: Samp
     assert draw.parameters["bands"].max() <= 40
     assert draw.parameters["times"].shape == (BATCH_SIZE, 2, 0)
     plan = sampler.batch(0)
-    assert augmenter_for(only("spec_augment", config), speech)(speech.crops(plan), plan).isfinite().all()
+    assert (
+        augmented(augmenter_for(only("spec_augment", config), speech), crops_of(speech, plan), plan)
+        .isfinite()
+        .all()
+    )
 
 
 def test_gain_scales_the_energies(speech: DeviceFeatures, sampler: Sampler) -> None:
@@ -424,8 +346,8 @@ def test_gain_scales_the_energies(speech: DeviceFeatures, sampler: Sampler) -> N
     plan = sampler.batch(2)
     gain_db = augmenter.draw(plan)["gain"].parameters["gain_db"]
     offset = speech.manifest.spec.log_offset
-    before = speech.crops(plan).double().exp() - offset
-    after = augmenter(speech.crops(plan), plan).double().exp() - offset
+    before = crops_of(speech, plan).double().exp() - offset
+    after = augmented(augmenter, crops_of(speech, plan), plan).double().exp() - offset
     expected = before * torch.from_numpy(10.0 ** (gain_db[:, None, None] / 10))
     torch.testing.assert_close(after, expected, rtol=1e-4, atol=1e-8)
     assert -20 <= gain_db.min() < -10 and 0 < gain_db.max() <= 5
@@ -436,7 +358,7 @@ def test_gaussian_noise_has_its_deviation(speech: DeviceFeatures, sampler: Sampl
     added: list[Tensor] = []
     for step in range(8):
         plan = sampler.batch(step)
-        noise = augmenter(speech.crops(plan), plan) - speech.crops(plan)
+        noise = augmented(augmenter, crops_of(speech, plan), plan) - crops_of(speech, plan)
         std_nat = torch.from_numpy(augmenter.draw(plan)["gaussian"].parameters["std_nat"])
         assert std_nat.min() >= 0.2 and std_nat.max() <= 0.8
         torch.testing.assert_close(noise.std(dim=(1, 2)), std_nat, rtol=0.06, atol=0)
@@ -447,41 +369,6 @@ def test_gaussian_noise_has_its_deviation(speech: DeviceFeatures, sampler: Sampl
     flat = everything.flatten(1)
     correlations = (flat @ flat.T / flat.shape[1]).fill_diagonal_(0)
     assert correlations.abs().max() < 0.15
-
-
-@pytest.mark.parametrize(
-    ("mapping", "message"),
-    [
-        ({"noise": {"probability": 0.1}}, "noise: probability is 0.1 but features is null"),
-        ({"music": {"probability": -1}}, "music: probability is -1"),
-        ({"gain": {"probability": 1.5}}, "gain: probability is 1.5; expected 0 to 1"),
-        ({"babble": {"snr_db": [9, 3]}}, r"babble: snr_db is \[9.0, 3.0\]"),
-        ({"babble": {"num_voices": [0, 3]}}, r"babble: num_voices is \[0, 3\]"),
-        ({"reverberation": {"rt60_s": [0.0, 0.5]}}, r"rt60_s is \[0.0, 0.5\].*0.05 to 10"),
-        ({"gaussian": {"std_nat": [-0.1, 0.5]}}, "std_nat"),
-        ({"spec_augment": {"max_frames": -1}}, "max_frames is -1"),
-        ({"combine": "all"}, "combine"),
-        (
-            {"babble": {"probability": 0.6}, "reverberation": {"probability": 0.5}},
-            r"add up to 1.1; expected at most 1, or combine: several",
-        ),
-        ({"nois": {}}, "did you mean noise"),
-    ],
-)  # fmt: skip
-def test_a_wrong_field_is_named(mapping: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        from_mapping(AugmentConfig, mapping)
-
-
-def test_thirds_add_up_to_one() -> None:
-    probabilities: Sequence[float] = (0.1, 0.2, 0.3, 0.4)
-    kinds = ("reverberation", "noise", "music", "babble")
-    mapping: dict[str, dict[str, Any]] = {
-        kind: {"probability": share} for kind, share in zip(kinds, probabilities, strict=True)
-    }
-    for kind in ("noise", "music"):
-        mapping[kind]["features"] = "somewhere"
-    assert from_mapping(AugmentConfig, mapping).is_on
 
 
 @pytest.mark.gpu

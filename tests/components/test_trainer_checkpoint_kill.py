@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from trainer.checkpoint import AsyncSaver, CheckpointStore
-from trainer.checkpoint.state_file import State
+from trainer.checkpoint.state_file import State, snapshot
 from voxsrc import storage
 from voxsrc.storage.backend import TEMP_PREFIX
 
@@ -48,7 +48,7 @@ def save_for_ever(output: str, beside: bool, announce: int) -> None:
                 for report in saver.take_reports():
                     os.write(announce, ANNOUNCEMENT.pack(b"S", report.step))
             else:
-                store.save(step, state_of(step), metric=metric_of(step))
+                store.save(step, snapshot(state_of(step)), metric=metric_of(step))
                 os.write(announce, ANNOUNCEMENT.pack(b"S", step))
 
 

@@ -38,15 +38,13 @@ TIMEOUT_S = 300.0
 class GatedStore:
     """Saves into memory, one whenever `let_go` is called."""
 
-    lower_is_better = True
-
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)
         self.gate = threading.Semaphore(0)
         self.saved: list[tuple[int, float | None, dict[str, Any]]] = []
         self.failure: BaseException | None = None
 
-    def save_snapshot(self, step: int, copied: Snapshot, *, metric: float | None = None) -> None:
+    def save(self, step: int, copied: Snapshot, *, metric: float | None = None) -> None:
         self.begun.release()
         assert self.gate.acquire(timeout=TIMEOUT_S)
         if self.failure is not None:
@@ -71,11 +69,11 @@ def test_what_is_saved_is_the_state_at_submission() -> None:
     with AsyncSaver(store) as saver:
         saver.submit(1, {"weight": weight})
         assert store.begun.acquire(timeout=TIMEOUT_S)
-        assert saver.busy
+        assert store.saved_steps == []
         weight.fill_(7.0)
         store.let_go()
         report = saver.wait()
-        assert not saver.busy
+        assert store.saved_steps == [1]
     assert store.saved[0][2]["weight"].tolist() == [0.0] * 50
     assert report is not None
     assert (report.step, report.error) == (1, None)
@@ -258,7 +256,7 @@ def test_the_interval_keeps_its_promises(save_s: float, between_s: float, delaye
 def test_the_schedule_adapts_to_what_saves_cost() -> None:
     now = 100.0
     schedule = SaveSchedule(mean_time_between_preemptions_s=10_000.0, monotonic=lambda: now)
-    assert (schedule.interval_s, schedule.delay_share) == (SHORTEST_INTERVAL_S, None)
+    assert schedule.interval_s == SHORTEST_INTERVAL_S
     now += SHORTEST_INTERVAL_S - 0.1
     assert not schedule.due()
     now += 0.2
@@ -267,7 +265,6 @@ def test_the_schedule_adapts_to_what_saves_cost() -> None:
     assert not schedule.due()
     schedule.measured(report(0.5, 1.5))
     assert schedule.interval_s == pytest.approx(200.0)
-    assert schedule.delay_share == pytest.approx(0.0025)
     schedule.measured(report(0.5, 7.5))  # mean of 2 s and 8 s
     assert schedule.interval_s == pytest.approx((2 * 5 * 10_000) ** 0.5)
     schedule.measured(report(9.0, 99.0, StorageError("disk full")))
@@ -291,7 +288,6 @@ def test_a_fixed_interval_stays() -> None:
     every_step.started()
     every_step.measured(report(1.0, 1.0))
     assert every_step.due()
-    assert every_step.delay_share is None
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feature_sets import make_feature_set
+from planned_crops import crops_of
 from trainer.batches import BatchLoader
 from trainer.data import DeviceFeatures
 from trainer.placement import DataConfig, Room, available_ram_bytes, choose_placement
@@ -60,7 +61,7 @@ def test_crops_are_the_stored_values_and_loop_within_their_utterance(
     rows = np.array(data.draw(st.lists(st.integers(0, len(stored) - 1), min_size=1, max_size=20)))
     offsets = np.array([data.draw(st.integers(0, int(stored.index.num_frames[row]) - 1)) for row in rows])
     plan = BatchPlan(0, rows, stored.index.first_frames[rows] + offsets, rows, num_frames, 1, len(rows))
-    crops = features.crops(plan)
+    crops = crops_of(features, plan)
     assert crops.dtype == torch.float32 and crops.is_contiguous()
     expected = [looped(stored, row, offset, num_frames) for row, offset in zip(rows, offsets, strict=True)]
     np.testing.assert_array_equal(crops.numpy(), np.stack(expected))
@@ -99,7 +100,7 @@ def test_training_on_some_speakers_reads_only_theirs(features: DeviceFeatures, s
             looped(stored, row, first - stored.index.first_frames[row], 50)
             for row, first in zip(plan.rows, plan.first_frames, strict=True)
         ]
-        np.testing.assert_array_equal(features.crops(plan).numpy(), np.stack(expected))
+        np.testing.assert_array_equal(crops_of(features, plan).numpy(), np.stack(expected))
         assert [stored.index.speaker_ids[row] for row in plan.rows] == [
             utterances.speaker_ids[label] for label in plan.labels
         ]
@@ -204,7 +205,7 @@ def test_batches_prepared_ahead_are_those_asked_for_one_by_one(
     for batch in batches:
         plan = sampler.batch(batch.plan.step)
         assert batch.features.shape == (4, 40, 60)
-        assert torch.equal(batch.features.transpose(1, 2), features.crops(plan))
+        assert torch.equal(batch.features.transpose(1, 2), crops_of(features, plan))
         assert batch.labels.tolist() == plan.labels.tolist()
 
 
@@ -230,7 +231,7 @@ def test_ranks_load_their_shares(features: DeviceFeatures, sampler: Sampler) -> 
     shares = [BatchLoader(sampler, features, rank=rank, world_size=2).batch(7) for rank in (0, 1)]
     assert torch.equal(torch.cat([share.features for share in shares]), whole.features)
     assert torch.equal(torch.cat([share.labels for share in shares]), whole.labels)
-    with pytest.raises(ConfigError, match="2 groups of 2, which 3 processes cannot share"):
+    with pytest.raises(ConfigError, match="batch_size is 4; expected a multiple of 6: 3 processes"):
         BatchLoader(sampler, features, world_size=3)
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import nn
 
 from trainer.checkpoint import CheckpointStore
 from trainer.data import DeviceFeatures
-from trainer.distributed import World, check_divisible
+from trainer.distributed import World
 from trainer.recipe import Recipe
 from trainer.training import Training
 from training_runs import (
@@ -25,7 +24,6 @@ from training_runs import (
     Trainings,
     recipe_file,
     training_arguments,
-    write_speakers,
 )
 from voxsrc.errors import ConfigError
 
@@ -38,17 +36,6 @@ ONE_STEP: dict[str, Any] = {
     "margin": None,
     "fine_tuning": None,
 }
-
-
-@pytest.fixture(scope="module")
-def trainings() -> Iterator[Trainings]:
-    with Trainings() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def features(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_speakers(tmp_path_factory.mktemp("features") / "set")
 
 
 def losses(output: Path) -> list[float]:
@@ -185,12 +172,39 @@ def test_sigterm_to_one_of_two_saves(trainings: Trainings, features: str, tmp_pa
     assert "stopped by SIGTERM after step 3, which is saved" in ended.text
 
 
+def test_sigterm_to_both_is_told_once(trainings: Trainings, features: str, tmp_path: Path) -> None:
+    """A machine that is preempted tells all; the second process then misses the first one."""
+    recipe = recipe_file(tmp_path / "recipe.yaml", ANGLEPROTO)
+    ended = trainings.run(
+        training_arguments(recipe, features, tmp_path / "run"),
+        processes=2,
+        signal_at_call=("trainer.training:Training._loss", 3, signal.SIGTERM),
+        signal_ranks=(0, 1),
+    )
+    assert ended.codes == [1, 1]
+    assert ended.text.count("error: ") == 1
+    assert "error: stopped by SIGTERM after step 3, which is saved; the same command continues" in ended.text
+    assert "Traceback" not in ended.text
+    assert "Connection closed" not in ended.text
+
+
+def test_a_process_that_misses_the_first_one_without_sigterm_says_so(
+    trainings: Trainings, features: str, tmp_path: Path
+) -> None:
+    recipe = recipe_file(tmp_path / "recipe.yaml", ANGLEPROTO)
+    ended = trainings.run(
+        training_arguments(recipe, features, tmp_path / "run"),
+        processes=2,
+        signal_at_call=("trainer.training:Training._loss", 3, signal.SIGKILL),
+    )
+    assert ended.codes[0] == -signal.SIGKILL
+    assert ended.codes[1] > 0
+    assert "Traceback" in ended.text
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(features: str, tmp_path: Path) -> None:
-    check_divisible(8, 2, World(0, 4, 0))
-    with pytest.raises(ConfigError, match="expected a multiple of 6"):
-        check_divisible(8, 2, World(0, 3, 0))
     recipe = Recipe.load(recipe_file(tmp_path / "recipe.yaml", ANGLEPROTO, batch_size=6))
-    with pytest.raises(ConfigError, match="batch_size 6"):
+    with pytest.raises(ConfigError, match="batch_size is 6; expected a multiple of 4: 2 processes × sampler"):
         Training(recipe, DeviceFeatures.open(features), features, str(tmp_path), World(0, 2, 0))
 
 

@@ -1,13 +1,17 @@
 """The launcher: what becomes of its own flags, of empty values and of several processes."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch.distributed.run
+from torch.distributed.elastic.multiprocessing import SignalException
 
-from trainer import launch
+from trainer import launch, torchrun
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +55,7 @@ def test_an_option_with_an_empty_value_is_not_given() -> None:
 def test_several_processes_are_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "cpu_count", lambda: 16)
     line, variables = launch.command(["--num-processes", "4", "--recipe", "demo"])
-    assert line[:3] == [sys.executable, "-m", "torch.distributed.run"]
+    assert line[:3] == [sys.executable, "-m", "trainer.torchrun"]
     assert line[-6:] == ["--nproc-per-node", "4", "-m", "trainer", "--recipe", "demo"]
     assert "--standalone" in line
     assert variables == {"OMP_NUM_THREADS": "4"}
@@ -68,6 +72,25 @@ def test_the_number_of_threads_is_the_users_if_given(monkeypatch: pytest.MonkeyP
         assert launch.main(["--num-processes", "2"]) == 0
         assert calls[-1]["OMP_NUM_THREADS"] == expected
         assert calls[-1]["PATH"] == os.environ["PATH"]
+
+
+def test_torchrun_says_nothing_of_its_own_when_a_signal_ends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminated() -> Any:
+        raise SignalException("Process 1 got signal: 15", signal.SIGTERM)
+
+    monkeypatch.setattr(torch.distributed.run, "main", terminated)
+    assert torchrun.main() == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_torchrun_has_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(torch.distributed.run, "main", lambda: seen.append(sys.argv[1:]))
+    monkeypatch.setattr(sys, "argv", ["torchrun.py", "--standalone", "-m", "trainer"])
+    assert torchrun.main() == 0
+    assert seen == [["--standalone", "-m", "trainer"]]
 
 
 @pytest.mark.parametrize("count", ["0", "-1"])

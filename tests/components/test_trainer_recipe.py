@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
-from trainer.recipe import FREE_KEYS, Recipe, differing_keys, recipe_names
+from trainer.recipe import FREE_KEYS, Recipe, differing_keys
 from trainer.stages import stages_of
 from training_runs import AAM, ANGLEPROTO, recipe_file
 from voxsrc.config import from_mapping, read_yaml, write_yaml
 from voxsrc.errors import ConfigError, NotFoundError
 from voxsrc.models.encoder import SpeakerEncoder
+from voxsrc.recipes import shipped_recipes
+
+README = Path(__file__).resolve().parents[2] / "components" / "train" / "README.md"
 
 
 @pytest.fixture
@@ -25,10 +28,10 @@ def aam(tmp_path: Path) -> str:
 
 
 def test_the_recipes_that_come_with_the_trainer() -> None:
-    assert recipe_names() == ["demo", "ecapa_aam", "fast_resnet34_angleproto", "resnet34_aam"]
+    assert list(shipped_recipes()) == ["demo", "ecapa_aam", "fast_resnet34_angleproto", "resnet34_aam"]
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", list(shipped_recipes()))
 def test_a_shipped_recipe_is_valid_and_survives_yaml_and_json(name: str) -> None:
     recipe = Recipe.load(name)
     assert from_mapping(Recipe, recipe.to_mapping()) == recipe
@@ -42,6 +45,33 @@ def test_a_shipped_recipe_is_valid_and_survives_yaml_and_json(name: str) -> None
             stage.first_step + (last - stage.first_step) // 3
         )
     assert (recipe.fine_tuning is not None) == (name != "demo")
+
+
+def test_the_readmes_own_recipe_is_whole_and_minimal(tmp_path: Path) -> None:
+    text = README.read_text().partition("```yaml\n")[2].partition("```")[0]
+    assert len(text.splitlines()) == 10
+    (tmp_path / "own.yaml").write_text(text)
+    recipe = Recipe.load(str(tmp_path / "own.yaml"))
+    assert recipe.num_epochs == 20
+    SpeakerEncoder(recipe.encoder)
+    for key in read_yaml(text, "own.yaml"):
+        fields = read_yaml(text, "own.yaml")
+        del fields[key]
+        with pytest.raises(ConfigError, match=key):
+            from_mapping(Recipe, fields)
+
+
+def test_all_that_a_recipe_lacks_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("num_steps: 10\nencoder: {name: ResNet_mini}\nbatchsize: 3\n")
+    with pytest.raises(ConfigError) as caught:
+        Recipe.load(str(tmp_path / "own.yaml"), ["learning_rate=0.1"])
+    unknown, loss, encoder, rate = str(caught.value).splitlines()
+    assert unknown.startswith("batchsize: unknown key, did you mean batch_size?")
+    assert loss == "loss: missing, expected a mapping with name (optional: options)"
+    assert encoder == "encoder.num_mels: missing, expected a whole number"
+    assert rate.startswith(
+        "learning_rate: found 0.1 (float), expected a mapping with kind (optional: initial,"
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet34_aam", "ecapa_aam"])
@@ -126,6 +156,7 @@ def test_differing_keys() -> None:
         ("optimizer.weight_decay=-1", "optimizer: weight_decay is -1.0; expected 0 or more"),
         ("augment.noise.probability=0.1", "augment.noise: .*features is null"),
         ("validation.fraction=1", "validation: fraction is 1.0; expected 0 to below 1"),
+        ("validation.fraction=0", "validation: patience is 100, but fraction is 0: nobody is held out"),
         ("fine_tuning.margin=2", "fine_tuning.margin does not fit the loss: margin is 2; expected"),
         ("fine_tuning.num_steps=0", "fine_tuning: num_steps is 0"),
         ("margin.initial=1.6", "margin.initial does not fit the loss: margin is 1.6"),

@@ -1,6 +1,7 @@
 """Batches are a pure function of (seed, step), hold distinct speakers, and leave no utterance out."""
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.epochs import GroupEpochs
+from trainer.epochs import GroupEpochs, repeated_share
 from trainer.sampler import BatchPlan, Sampler, SamplerConfig
 from trainer.utterances import TrainingUtterances
 from voxsrc.errors import ConfigError
@@ -213,7 +214,7 @@ def test_the_shares_of_all_ranks_are_the_batch(group_size: int, batch_size: int,
 
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
     plan = group_sampler([8] * 8, 6).batch(0)
-    with pytest.raises(ConfigError, match=r"6 groups of 2.* 4 processes .* multiple of 8"):
+    with pytest.raises(ConfigError, match=r"batch_size is 12; expected a multiple of 8: 4 processes × .* 2"):
         plan.for_rank(0, 4)
     with pytest.raises(ConfigError, match="rank 2 of 2"):
         plan.for_rank(2, 2)
@@ -259,7 +260,47 @@ def test_one_dominant_speaker_is_spread_over_all_batches() -> None:
     assert len(plans) == 100
     assert all(0 in plan.labels for plan in plans)
     assert "64.7 % of the groups are repetitions" in sampler.describe()
-    assert "max_utterances_per_speaker" in sampler.describe()
+
+
+@pytest.mark.parametrize(
+    ("counts", "num_speakers", "num_processes", "told", "remedy"),
+    [
+        # Speakers are few for the batch: with fewer utterances of each, more would be repeated.
+        ([8] * 33, 32, 1, "17.5 %", "batch_size=32: 8.3 %"),
+        ([2] * 33, 32, 1, "48.4 %", "batch_size=8: 8.3 %"),
+        ([2] * 33, 32, 4, "48.4 %", "batch_size=8: 8.3 %"),
+        ([2] * 33, 32, 8, "48.4 %", "batch_size=16: 17.5 %"),
+        # One speaker dominates.
+        ([200, 4, 4, 4], 3, 1, "64.7 %", "sampler.max_utterances_per_speaker=6: 0.0 %"),
+        # Nothing helps, or is needed.
+        ([2] * 3, 2, 1, "25.0 %", None),
+        ([6] * 40, 32, 1, "6.2 %", None),
+    ],
+)
+def test_the_advice_leads_to_the_share_that_it_names(
+    counts: list[int], num_speakers: int, num_processes: int, told: str, remedy: str | None
+) -> None:
+    described = group_sampler(counts, num_speakers).describe(num_processes)
+    hint = f" (--set {remedy})" if remedy else ""
+    assert f"; {told} of the groups are repetitions{hint}; " in described
+    if remedy is None:
+        return
+    key, value, then = re.split("=|: ", remedy)
+    if key == "batch_size":
+        followed = group_sampler(counts, int(value) // 2)
+    else:
+        followed = group_sampler(counts, num_speakers, max_utterances_per_speaker=int(value))
+    repetitions = f"; {then} of the groups are repetitions"
+    assert (repetitions in followed.describe(num_processes)) == (then != "0.0 %")
+
+
+@pytest.mark.parametrize("most", [None, 3, 6])
+@pytest.mark.parametrize("num_speakers", [2, 3, 5])
+def test_the_share_is_that_of_the_epochs(num_speakers: int, most: int | None) -> None:
+    labels = np.repeat(np.arange(5), [9, 1, 4, 6, 3])
+    epochs = GroupEpochs(labels, num_speakers=num_speakers, group_size=2, max_per_speaker=most, seed=0)
+    share = repeated_share(np.bincount(labels), num_speakers, 2, most)
+    assert share == 1 - epochs.num_groups / (epochs.num_batches * num_speakers)
 
 
 @settings(max_examples=40)

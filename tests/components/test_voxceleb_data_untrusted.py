@@ -2,7 +2,6 @@
 
 import shutil
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,50 +11,39 @@ from voxceleb_data.origins import Credentials, open_origin
 from voxceleb_data.transfer import Transfer
 from voxsrc.errors import StorageError
 
+pytestmark = pytest.mark.usefixtures("no_netrc")
+
 PAGE = b"\n<!DOCTYPE html><title>Your key has expired, please register</title>"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    served = Server()
-    yield served
-    served.close()
-
-
-@pytest.fixture(autouse=True)
-def no_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    monkeypatch.setenv("no_proxy", "*")
 
 
 @pytest.mark.parametrize("num_left", [0, 2_000_000])
 @pytest.mark.parametrize("lengths", [True, False])
 @pytest.mark.parametrize("page", [PAGE, PAGE + b" " * len(CONTENT), b"busy, log in", b"x" * len(CONTENT)])
 def test_a_page_in_place_of_the_file_costs_nothing_of_what_is_here(
-    server: Server, tmp_path: Path, page: bytes, lengths: bool, num_left: int
+    file_server: Server, tmp_path: Path, page: bytes, lengths: bool, num_left: int
 ) -> None:
     if num_left:
         (tmp_path / f"{FILE.name}.partial").write_bytes(CONTENT[:num_left])
-    server.page, server.lengths = page, lengths
+    file_server.page, file_server.lengths = page, lengths
     with pytest.raises(StorageError, match=r"log in"):
-        Rig(server.url, tmp_path).download()
+        Rig(file_server.url, tmp_path).download()
     assert names(tmp_path) == ([f"{FILE.name}.partial"] if num_left else [])
-    server.page, server.lengths = None, True
-    assert Rig(server.url, tmp_path).download() == 1
+    file_server.page, file_server.lengths = None, True
+    assert Rig(file_server.url, tmp_path).download() == 1
     assert (tmp_path / FILE.name).read_bytes() == CONTENT
-    assert server.downloads[-1].byte_range == (f"bytes={num_left}-" if num_left else None)
+    assert file_server.downloads[-1].byte_range == (f"bytes={num_left}-" if num_left else None)
 
 
 @pytest.mark.parametrize("lengths", [True, False])
 def test_a_key_that_expires_in_mid_download_costs_nothing(
-    server: Server, tmp_path: Path, lengths: bool
+    file_server: Server, tmp_path: Path, lengths: bool
 ) -> None:
-    server.cuts = [1_500_000]
+    file_server.cuts = [1_500_000]
 
     def the_key_expires(_: float) -> None:
-        server.page, server.lengths = PAGE, lengths
+        file_server.page, file_server.lengths = PAGE, lengths
 
-    origin = open_origin(server.url, Credentials())
+    origin = open_origin(file_server.url, Credentials())
     with pytest.raises(StorageError, match="log in"):
         Transfer(origin, str(tmp_path), tmp_path, pause=the_key_expires).download([FILE])
     assert (tmp_path / f"{FILE.name}.partial").read_bytes() == CONTENT[:1_500_000]
@@ -73,59 +61,65 @@ def test_another_file_at_the_source_costs_nothing_of_what_is_here(tmp_path: Path
     assert partial.read_bytes() == CONTENT[:1_000_000]
 
 
-def test_a_partial_file_longer_than_the_file_is_named(server: Server, tmp_path: Path) -> None:
+def test_a_partial_file_longer_than_the_file_is_named(file_server: Server, tmp_path: Path) -> None:
     partial = tmp_path / f"{FILE.name}.partial"
     partial.write_bytes(CONTENT + b"more")
     with pytest.raises(
         StorageError, match=r"has 3,000,000 bytes, but 3,000,004 are here.*if it is wrong, delete .*partial"
     ):
-        Rig(server.url, tmp_path).download()
+        Rig(file_server.url, tmp_path).download()
     assert partial.read_bytes() == CONTENT + b"more"
 
 
-def test_sizes_that_nobody_tells_do_not_stop_a_download_from_going_on(server: Server, tmp_path: Path) -> None:
-    server.lengths = server.ranges = False
+def test_sizes_that_nobody_tells_do_not_stop_a_download_from_going_on(
+    file_server: Server, tmp_path: Path
+) -> None:
+    file_server.lengths = file_server.ranges = False
     (tmp_path / f"{FILE.name}.partial").write_bytes(CONTENT[:1000])
-    assert Rig(server.url, tmp_path).download() == 1
+    assert Rig(file_server.url, tmp_path).download() == 1
     (tmp_path / FILE.name).rename(tmp_path / f"{FILE.name}.partial")
-    num_requests = len(server.downloads)
-    assert Rig(server.url, tmp_path).download() == 1
-    assert len(server.downloads) == num_requests
+    num_requests = len(file_server.downloads)
+    assert Rig(file_server.url, tmp_path).download() == 1
+    assert len(file_server.downloads) == num_requests
     assert (tmp_path / FILE.name).read_bytes() == CONTENT
 
 
-def test_a_second_download_beside_a_partial_file_goes_on_too(server: Server, tmp_path: Path) -> None:
+def test_a_second_download_beside_a_partial_file_goes_on_too(file_server: Server, tmp_path: Path) -> None:
     (tmp_path / f"{FILE.name}.partial").write_bytes(b"\0" * len(CONTENT))
-    server.cuts = [1_000_000]
+    file_server.cuts = [1_000_000]
 
     def stop(_: float) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Transfer(open_origin(server.url, Credentials()), str(tmp_path), tmp_path, pause=stop).download([FILE])
-    server.page, server.lengths = PAGE, False
+        Transfer(open_origin(file_server.url, Credentials()), str(tmp_path), tmp_path, pause=stop).download(
+            [FILE]
+        )
+    file_server.page, file_server.lengths = PAGE, False
     with pytest.raises(StorageError, match="web page"):
-        Rig(server.url, tmp_path).download()
-    server.page, server.lengths = None, True
+        Rig(file_server.url, tmp_path).download()
+    file_server.page, file_server.lengths = None, True
     assert names(tmp_path) == [f"{FILE.name}.partial", f"{FILE.name}.partial.anew"]
-    Rig(server.url, tmp_path).download()
-    assert server.downloads[-1].byte_range == "bytes=1000000-"
+    Rig(file_server.url, tmp_path).download()
+    assert file_server.downloads[-1].byte_range == "bytes=1000000-"
     assert names(tmp_path) == [FILE.name, f"{FILE.name}.md5"]
     assert (tmp_path / FILE.name).read_bytes() == CONTENT
 
 
 def test_a_second_download_beside_a_partial_file_needs_room(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f"{FILE.name}.partial").write_bytes(b"\0" * len(CONTENT))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=len(CONTENT) - 1))
     with pytest.raises(StorageError, match=r"make room or delete vox_partaa\.partial or choose another"):
-        Rig(server.url, tmp_path).download()
+        Rig(file_server.url, tmp_path).download()
     assert names(tmp_path) == [f"{FILE.name}.partial"]
 
 
-def test_a_wrong_file_does_not_take_the_place_of_a_longer_partial_one(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_file_does_not_take_the_place_of_a_longer_partial_one(
+    file_server: Server, tmp_path: Path
+) -> None:
     (tmp_path / FILE.name).write_bytes(PAGE)
     (tmp_path / f"{FILE.name}.partial").write_bytes(CONTENT[:1_234_567])
-    assert Rig(server.url, tmp_path).download() == 1
-    assert [request.byte_range for request in server.downloads] == ["bytes=1234567-"]
+    assert Rig(file_server.url, tmp_path).download() == 1
+    assert [request.byte_range for request in file_server.downloads] == ["bytes=1234567-"]

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that talk to a Kubeflow Pipelines server."""
+"""Fixtures of the pipelines' tests: servers as Kubeflow Pipelines' and Kubernetes', packages, commands."""
 
 import argparse
 import os
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pipeline_runs
+from cluster_objects import Gcloud, complete_cluster
 from kfp_server import KfpServer, task_details
+from kubernetes_server import KubernetesServer
 from pipeline_runs import Clock, retried
 from voxsrc.command import run_command
 from voxsrc.commands import pipeline
@@ -17,6 +19,7 @@ from voxsrc.errors import VoxsrcError
 
 if TYPE_CHECKING:
     from voxsrc.pipelines.kfp_api import KubeflowApi
+    from voxsrc.pipelines.package import Package
     from voxsrc.pipelines.watching import Watcher
 
 
@@ -40,6 +43,27 @@ def kfp_server(cloud_env: Path) -> Iterator[KfpServer]:
     with KfpServer() as server:
         cloud_env.write_text(f"VOXSRC_KFP_ENDPOINT={server.url}\n")
         yield server
+
+
+@pytest.fixture
+def kubernetes_server() -> Iterator[KubernetesServer]:
+    """A cluster that lacks nothing, until the test takes something away."""
+    with complete_cluster() as server:
+        yield server
+
+
+@pytest.fixture
+def gcloud() -> Gcloud:
+    """What gcloud answers of the same cluster's project."""
+    return Gcloud()
+
+
+@pytest.fixture
+def train() -> "Package":
+    """The train pipeline."""
+    from voxsrc.pipelines.package import load_package, package_path
+
+    return load_package(package_path("train"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import kubernetes
@@ -12,7 +12,6 @@ from cluster_objects import (
     SETTINGS,
     WORKFLOWS,
     Gcloud,
-    complete_cluster,
 )
 from kubernetes_server import KubernetesServer
 from voxsrc.pipelines.checks import Check
@@ -24,19 +23,8 @@ from voxsrc.pipelines.preflight import preflight
 from voxsrc.pipelines.settings import Settings
 
 
-@pytest.fixture
-def server() -> Iterator[KubernetesServer]:
-    with complete_cluster() as server:
-        yield server
-
-
-@pytest.fixture
-def gcloud() -> Gcloud:
-    return Gcloud()
-
-
-def cluster_of(server: KubernetesServer) -> Cluster:
-    configuration = kubernetes.client.Configuration(host=server.url)
+def cluster_of(kubernetes_server: KubernetesServer) -> Cluster:
+    configuration = kubernetes.client.Configuration(host=kubernetes_server.url)
     return Cluster(kubernetes.client.ApiClient(configuration), "kubeflow")
 
 
@@ -49,21 +37,21 @@ def needs_of(name: str = "train", **arguments: Any) -> list[StepNeeds]:
     return step_needs(package, given | arguments)
 
 
-def checks(server: KubernetesServer, gcloud: Gcloud, **arguments: Any) -> list[Check]:
+def checks(kubernetes_server: KubernetesServer, gcloud: Gcloud, **arguments: Any) -> list[Check]:
     settings = Settings(SETTINGS, "cloud.env")
     project = Project(settings, gcloud)
-    return preflight(needs_of(**arguments), read_pools(), cluster_of(server), project, settings)
+    return preflight(needs_of(**arguments), read_pools(), cluster_of(kubernetes_server), project, settings)
 
 
-def missing(server: KubernetesServer, gcloud: Gcloud, **arguments: Any) -> Check:
+def missing(kubernetes_server: KubernetesServer, gcloud: Gcloud, **arguments: Any) -> Check:
     """The one check that is not ok."""
-    (check,) = [check for check in checks(server, gcloud, **arguments) if check.state != "ok"]
+    (check,) = [check for check in checks(kubernetes_server, gcloud, **arguments) if check.state != "ok"]
     assert check.remedy
     return check
 
 
-def test_a_complete_cluster_lacks_nothing(server: KubernetesServer, gcloud: Gcloud) -> None:
-    found = checks(server, gcloud)
+def test_a_complete_cluster_lacks_nothing(kubernetes_server: KubernetesServer, gcloud: Gcloud) -> None:
+    found = checks(kubernetes_server, gcloud)
     assert [check for check in found if check.state != "ok"] == []
     words = "\n".join(check.what for check in found)
     for part in (
@@ -78,16 +66,20 @@ def test_a_complete_cluster_lacks_nothing(server: KubernetesServer, gcloud: Gclo
     assert all("--project=my-project" in call and "--format=json" in call for call in gcloud.calls)
 
 
-def test_a_gpu_pool_that_is_not_there_is_to_be_created(server: KubernetesServer, gcloud: Gcloud) -> None:
+def test_a_gpu_pool_that_is_not_there_is_to_be_created(
+    kubernetes_server: KubernetesServer, gcloud: Gcloud
+) -> None:
     gcloud.answers["container node-pools list"].remove(gcloud.pool("gpu-spot-l4"))
-    check = missing(server, gcloud)
+    check = missing(kubernetes_server, gcloud)
     assert check.state == "missing"
     assert "train, evaluate" in check.what
     assert check.remedy == "gcp-cluster/create_node_pools.sh --gpu l4"
 
 
-def test_another_gpu_type_is_another_pool_and_quota(server: KubernetesServer, gcloud: Gcloud) -> None:
-    found = checks(server, gcloud, gpu_node_selector={"voxsrc/pool": "gpu-spot-t4"})
+def test_another_gpu_type_is_another_pool_and_quota(
+    kubernetes_server: KubernetesServer, gcloud: Gcloud
+) -> None:
+    found = checks(kubernetes_server, gcloud, gpu_node_selector={"voxsrc/pool": "gpu-spot-t4"})
     pools, quota = [check for check in found if check.state == "missing"]
     assert [check.state for check in found].count("ok") == len(found) - 2
     assert pools.remedy == "gcp-cluster/create_node_pools.sh --gpu t4"
@@ -95,54 +87,62 @@ def test_another_gpu_type_is_another_pool_and_quota(server: KubernetesServer, gc
     assert quota.found == "0 of 0 in use"
 
 
-def test_a_cpu_pool_that_is_not_there(server: KubernetesServer, gcloud: Gcloud) -> None:
-    check = missing(server, gcloud, name="extract", cpu_node_selector={"voxsrc/pool": "cpu-on-demand"})
+def test_a_cpu_pool_that_is_not_there(kubernetes_server: KubernetesServer, gcloud: Gcloud) -> None:
+    check = missing(
+        kubernetes_server, gcloud, name="extract", cpu_node_selector={"voxsrc/pool": "cpu-on-demand"}
+    )
     assert check.remedy == "gcp-cluster/create_node_pools.sh --gpu none"
 
 
-def test_a_pool_with_another_label_is_to_be_made_anew(server: KubernetesServer, gcloud: Gcloud) -> None:
+def test_a_pool_with_another_label_is_to_be_made_anew(
+    kubernetes_server: KubernetesServer, gcloud: Gcloud
+) -> None:
     gcloud.pool("gpu-spot-l4")["config"]["labels"]["voxsrc/pool"] = "mine"
-    check = missing(server, gcloud)
+    check = missing(kubernetes_server, gcloud)
     assert "label voxsrc/pool is mine, asked for gpu-spot-l4" in check.found
     assert "node-pools delete gpu-spot-l4" in check.remedy
 
 
-def test_a_taint_that_nothing_tolerates(server: KubernetesServer, gcloud: Gcloud) -> None:
+def test_a_taint_that_nothing_tolerates(kubernetes_server: KubernetesServer, gcloud: Gcloud) -> None:
     taint = {"key": "team", "value": "a", "effect": "NO_SCHEDULE"}
     gcloud.pool("cpu-spot")["config"]["taints"].append(taint)
-    assert "taint team=a:NoSchedule is not tolerated" in missing(server, gcloud).found
+    assert "taint team=a:NoSchedule is not tolerated" in missing(kubernetes_server, gcloud).found
     taint["effect"] = "PREFER_NO_SCHEDULE"
-    assert all(check.state == "ok" for check in checks(server, gcloud))
+    assert all(check.state == "ok" for check in checks(kubernetes_server, gcloud))
 
 
 def test_pods_with_gpus_tolerate_the_gpu_taint_by_themselves(
-    server: KubernetesServer, gcloud: Gcloud
+    kubernetes_server: KubernetesServer, gcloud: Gcloud
 ) -> None:
     gpu = gcloud.pool("gpu-spot-l4")["config"]
     gpu["taints"].append({"key": "nvidia.com/gpu", "value": "other", "effect": "NO_SCHEDULE"})
-    assert all(check.state == "ok" for check in checks(server, gcloud))
+    assert all(check.state == "ok" for check in checks(kubernetes_server, gcloud))
 
 
-def test_more_gpus_than_a_node_has(server: KubernetesServer, gcloud: Gcloud) -> None:
-    check = missing(server, gcloud, num_gpus="4")
+def test_more_gpus_than_a_node_has(kubernetes_server: KubernetesServer, gcloud: Gcloud) -> None:
+    check = missing(kubernetes_server, gcloud, num_gpus="4")
     assert "1 GPUs a node, asked for 4" in check.found
     assert "add a line with these labels and 4 GPUs a node" in check.remedy
 
 
-def test_a_pool_that_may_not_grow(server: KubernetesServer, gcloud: Gcloud) -> None:
+def test_a_pool_that_may_not_grow(kubernetes_server: KubernetesServer, gcloud: Gcloud) -> None:
     gcloud.pool("cpu-spot")["autoscaling"]["totalMaxNodeCount"] = 0
-    assert "may have no node" in missing(server, gcloud).found
+    assert "may have no node" in missing(kubernetes_server, gcloud).found
 
 
-def test_a_pod_that_is_larger_than_the_machine(server: KubernetesServer, gcloud: Gcloud) -> None:
+def test_a_pod_that_is_larger_than_the_machine(kubernetes_server: KubernetesServer, gcloud: Gcloud) -> None:
     settings = Settings(SETTINGS, "cloud.env")
     (need,) = [need for need in needs_of() if need.title == "train"]
     larger = StepNeeds(**{**vars(need), "memory_gib": 32.0})
-    found = preflight([larger], read_pools(), cluster_of(server), Project(settings, gcloud), settings)
+    found = preflight(
+        [larger], read_pools(), cluster_of(kubernetes_server), Project(settings, gcloud), settings
+    )
     (check,) = [check for check in found if check.state == "missing"]
     assert "8 vCPUs and 32 GiB a node" in check.found
     gcloud.pool("gpu-spot-l4")["config"]["machineType"] = "g2-standard-16"
-    found = preflight([larger], read_pools(), cluster_of(server), Project(settings, gcloud), settings)
+    found = preflight(
+        [larger], read_pools(), cluster_of(kubernetes_server), Project(settings, gcloud), settings
+    )
     assert all(check.state == "ok" for check in found)
 
 
@@ -159,10 +159,10 @@ def test_a_pod_that_is_larger_than_the_machine(server: KubernetesServer, gcloud:
     ],
 )
 def test_a_quota_that_is_too_small(
-    metric: str, limit: float, otherwise: str, server: KubernetesServer, gcloud: Gcloud
+    metric: str, limit: float, otherwise: str, kubernetes_server: KubernetesServer, gcloud: Gcloud
 ) -> None:
     gcloud.quota(metric, limit)
-    check = missing(server, gcloud)
+    check = missing(kubernetes_server, gcloud)
     assert check.state == "missing"
     assert f"ask for {metric} of at least" in check.remedy
     assert otherwise in check.remedy
@@ -174,41 +174,41 @@ def test_a_quota_that_is_too_small(
     [("PREEMPTIBLE_CPUS", "CPUS", 200), ("PREEMPTIBLE_LOCAL_SSD_GB", "LOCAL_SSD_TOTAL_GB", 375)],
 )
 def test_spot_machines_count_with_the_others_where_there_is_no_quota_for_them(
-    own: str, other: str, limit: float, server: KubernetesServer, gcloud: Gcloud
+    own: str, other: str, limit: float, kubernetes_server: KubernetesServer, gcloud: Gcloud
 ) -> None:
     gcloud.quota(own, 0, usage=0)
     gcloud.quota(other, limit, usage=0)
-    found = checks(server, gcloud)
+    found = checks(kubernetes_server, gcloud)
     assert {check.state for check in found} == {"ok"}
     (counted,) = [check for check in found if check.what.startswith(f"quota {other} ")]
     assert f"{own} is 0, so Spot machines count here" in counted.found
     assert not any(own in check.what for check in found)
     gcloud.quota(other, 1)
-    assert f"ask for {other} of at least" in missing(server, gcloud).remedy
+    assert f"ask for {other} of at least" in missing(kubernetes_server, gcloud).remedy
 
 
-def test_a_quota_in_use_is_a_warning(server: KubernetesServer, gcloud: Gcloud) -> None:
+def test_a_quota_in_use_is_a_warning(kubernetes_server: KubernetesServer, gcloud: Gcloud) -> None:
     gcloud.quota("PREEMPTIBLE_NVIDIA_L4_GPUS", 1, usage=1)
-    check = missing(server, gcloud)
+    check = missing(kubernetes_server, gcloud)
     assert (check.state, check.found) == ("warning", "1 of 1 in use")
     assert check.remedy.startswith("the run waits until")
 
 
 def test_a_step_that_may_run_on_two_pools_needs_quota_for_one(
-    server: KubernetesServer, gcloud: Gcloud
+    kubernetes_server: KubernetesServer, gcloud: Gcloud
 ) -> None:
     either = {"gpu_node_selector": {"voxsrc/gpu": "l4"}}
     gcloud.quota("NVIDIA_L4_GPUS", 0)
-    check = missing(server, gcloud, **either)
+    check = missing(kubernetes_server, gcloud, **either)
     assert check.state == "warning"
     assert "another pool that the step may run on has quota" in check.found
     gcloud.quota("PREEMPTIBLE_NVIDIA_L4_GPUS", 0)
-    states = [check.state for check in checks(server, gcloud, **either)]
+    states = [check.state for check in checks(kubernetes_server, gcloud, **either)]
     assert states.count("missing") == 2
 
 
 def test_the_taint_of_the_pool_on_demand_is_tolerated_and_should_be_there(
-    server: KubernetesServer, gcloud: Gcloud
+    kubernetes_server: KubernetesServer, gcloud: Gcloud
 ) -> None:
     config = gcloud.pool("cpu-spot")["config"] | {
         "labels": {"voxsrc/pool": "cpu-on-demand", "voxsrc/kind": "cpu"},
@@ -218,19 +218,19 @@ def test_the_taint_of_the_pool_on_demand_is_tolerated_and_should_be_there(
     pool = gcloud.pool("cpu-spot") | {"name": "cpu-on-demand", "config": config}
     gcloud.answers["container node-pools list"].append(pool)
     for label in ({"voxsrc/pool": "cpu-on-demand"}, {"voxsrc/kind": "cpu"}):
-        found = checks(server, gcloud, cpu_node_selector=label)
+        found = checks(kubernetes_server, gcloud, cpu_node_selector=label)
         assert {check.state for check in found} == {"ok"}
         assert any("pool cpu-on-demand" in check.found for check in found)
     config["taints"] = []
-    check = missing(server, gcloud, cpu_node_selector={"voxsrc/pool": "cpu-on-demand"})
+    check = missing(kubernetes_server, gcloud, cpu_node_selector={"voxsrc/pool": "cpu-on-demand"})
     assert check.state == "warning"
     assert "lacks the taint voxsrc/pool=cpu-on-demand:NoSchedule" in check.found
     assert "node-pools delete cpu-on-demand" in check.remedy
 
 
-def test_nodes_stand_in_where_gcloud_cannot_tell(server: KubernetesServer, gcloud: Gcloud) -> None:
+def test_nodes_stand_in_where_gcloud_cannot_tell(kubernetes_server: KubernetesServer, gcloud: Gcloud) -> None:
     gcloud.answers = dict.fromkeys(GCLOUD, "ERROR\n(gcloud) PERMISSION_DENIED")
-    found = {check.what.partition(" {")[0]: check for check in checks(server, gcloud)}
+    found = {check.what.partition(" {")[0]: check for check in checks(kubernetes_server, gcloud)}
     states = {what.partition(":")[0]: check.state for what, check in found.items()}
     assert states["nodes for plan-extraction, extract-part, finish-extraction"] == "ok"
     assert states["nodes for train, evaluate"] == "unknown"
@@ -252,23 +252,25 @@ def test_kubeflow_pipelines_must_be_there_and_ready(
     change: Callable[[Any], Any],
     found: str | None,
     remedy: str,
-    server: KubernetesServer,
+    kubernetes_server: KubernetesServer,
     gcloud: Gcloud,
 ) -> None:
-    change(server.objects[DEPLOYMENTS]["items"])
+    change(kubernetes_server.objects[DEPLOYMENTS]["items"])
     if found is None:
-        assert all(check.state == "ok" for check in checks(server, gcloud))
+        assert all(check.state == "ok" for check in checks(kubernetes_server, gcloud))
         return
-    check = missing(server, gcloud)
+    check = missing(kubernetes_server, gcloud)
     assert found in check.found
     assert remedy in check.remedy
 
 
-def test_a_needed_deployment_scaled_to_none_is_not_ready(server: KubernetesServer, gcloud: Gcloud) -> None:
-    workflow_controller = server.objects[DEPLOYMENTS]["items"][-1]
+def test_a_needed_deployment_scaled_to_none_is_not_ready(
+    kubernetes_server: KubernetesServer, gcloud: Gcloud
+) -> None:
+    workflow_controller = kubernetes_server.objects[DEPLOYMENTS]["items"][-1]
     workflow_controller["spec"]["replicas"] = 0
     workflow_controller["status"] = {}
-    assert "workflow-controller (0 of 0 ready)" in missing(server, gcloud).found
+    assert "workflow-controller (0 of 0 ready)" in missing(kubernetes_server, gcloud).found
 
 
 @pytest.mark.parametrize(
@@ -279,21 +281,21 @@ def test_a_needed_deployment_scaled_to_none_is_not_ready(server: KubernetesServe
     ],
 )
 def test_the_service_account_must_be_bound(
-    annotations: dict[str, str] | None, found: str, server: KubernetesServer, gcloud: Gcloud
+    annotations: dict[str, str] | None, found: str, kubernetes_server: KubernetesServer, gcloud: Gcloud
 ) -> None:
-    server.objects[ACCOUNT]["metadata"]["annotations"] = annotations
-    check = missing(server, gcloud)
+    kubernetes_server.objects[ACCOUNT]["metadata"]["annotations"] = annotations
+    check = missing(kubernetes_server, gcloud)
     assert (check.found, check.remedy) == (found, "gcp-cluster/bind_identities.sh")
 
 
-def test_the_service_account_must_exist(server: KubernetesServer, gcloud: Gcloud) -> None:
-    server.objects[ACCOUNT] = 404
-    assert missing(server, gcloud).found == "no such service account"
+def test_the_service_account_must_exist(kubernetes_server: KubernetesServer, gcloud: Gcloud) -> None:
+    kubernetes_server.objects[ACCOUNT] = 404
+    assert missing(kubernetes_server, gcloud).found == "no such service account"
 
 
-def test_images_must_be_in_the_registry(server: KubernetesServer, gcloud: Gcloud) -> None:
+def test_images_must_be_in_the_registry(kubernetes_server: KubernetesServer, gcloud: Gcloud) -> None:
     gcloud.answers["artifacts docker images describe"] = "ERROR: (gcloud) Image not found."
-    found = [check for check in checks(server, gcloud) if check.state == "missing"]
+    found = [check for check in checks(kubernetes_server, gcloud) if check.state == "missing"]
     assert {check.remedy for check in found} == {
         f"components/{name}/build_image.sh --push" for name in ("feature-extractor", "train", "evaluate")
     }
@@ -302,16 +304,18 @@ def test_images_must_be_in_the_registry(server: KubernetesServer, gcloud: Gcloud
 @pytest.mark.parametrize(
     ("image", "state"), [("voxsrc-train:0.1.0", "missing"), ("registry.example/x/voxsrc-train:1", "unknown")]
 )
-def test_images_elsewhere(image: str, state: str, server: KubernetesServer, gcloud: Gcloud) -> None:
-    check = missing(server, gcloud, train_image=image)
+def test_images_elsewhere(
+    image: str, state: str, kubernetes_server: KubernetesServer, gcloud: Gcloud
+) -> None:
+    check = missing(kubernetes_server, gcloud, train_image=image)
     assert check.state == state
     assert image in check.what
 
 
-def test_a_cluster_that_may_not_be_read_says_so(server: KubernetesServer, gcloud: Gcloud) -> None:
-    server.objects[DEPLOYMENTS] = 403
+def test_a_cluster_that_may_not_be_read_says_so(kubernetes_server: KubernetesServer, gcloud: Gcloud) -> None:
+    kubernetes_server.objects[DEPLOYMENTS] = 403
     with pytest.raises(ClusterError, match=r"cannot list deployments.*HTTP 403.*get-credentials"):
-        checks(server, gcloud)
+        checks(kubernetes_server, gcloud)
 
 
 def test_a_cluster_that_is_gone_says_so(gcloud: Gcloud) -> None:
@@ -322,9 +326,9 @@ def test_a_cluster_that_is_gone_says_so(gcloud: Gcloud) -> None:
         cluster.deployments()
 
 
-def test_attempts_are_the_pods_of_the_run_s_workflow(server: KubernetesServer) -> None:
-    first, second = cluster_of(server).attempts("11111111-2222-3333-4444-555555555555")
-    assert server.queries[WORKFLOWS] == {
+def test_attempts_are_the_pods_of_the_run_s_workflow(kubernetes_server: KubernetesServer) -> None:
+    first, second = cluster_of(kubernetes_server).attempts("11111111-2222-3333-4444-555555555555")
+    assert kubernetes_server.queries[WORKFLOWS] == {
         "labelSelector": "pipeline/runid=11111111-2222-3333-4444-555555555555"
     }
     assert (first.step, first.phase, first.preempted) == ("train", "Failed", True)

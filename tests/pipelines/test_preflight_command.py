@@ -1,14 +1,14 @@
 import copy
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import kubernetes
 import pytest
 import yaml
 
-from cluster_objects import IMAGE, SETTINGS, Gcloud, complete_cluster
+from cluster_objects import IMAGE, SETTINGS, Gcloud
 from kubernetes_server import KubernetesServer
 from voxsrc.pipelines.cluster import connect
 from voxsrc.pipelines.package import load_package, package_path
@@ -28,19 +28,8 @@ sys.exit("ERROR: NOT_FOUND")
 
 
 @pytest.fixture
-def server() -> Iterator[KubernetesServer]:
-    with complete_cluster() as server:
-        yield server
-
-
-@pytest.fixture
-def gcloud() -> Gcloud:
-    return Gcloud()
-
-
-@pytest.fixture
 def workstation(
-    server: KubernetesServer,
+    kubernetes_server: KubernetesServer,
     gcloud: Gcloud,
     cloud_env: Path,
     tmp_path: Path,
@@ -54,7 +43,7 @@ def workstation(
             {
                 "apiVersion": "v1",
                 "kind": "Config",
-                "clusters": [{"name": context, "cluster": {"server": server.url}}],
+                "clusters": [{"name": context, "cluster": {"server": kubernetes_server.url}}],
                 "users": [{"name": context, "user": {}}],
                 "contexts": [{"name": context, "context": {"cluster": context, "user": context}}],
             }

@@ -1,13 +1,12 @@
 """Preflight with machine types and quotas that are not those of gcp-cluster/pools.tsv."""
 
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import kubernetes
 import pytest
 
-from cluster_objects import IMAGE, SETTINGS, Gcloud, complete_cluster
+from cluster_objects import IMAGE, SETTINGS, Gcloud
 from kubernetes_server import KubernetesServer
 from voxsrc.pipelines.checks import Check
 from voxsrc.pipelines.cluster import Cluster, Project
@@ -21,24 +20,13 @@ from voxsrc.pipelines.settings import Settings
 DESCRIBE = "compute machine-types describe"
 
 
-@pytest.fixture
-def server() -> Iterator[KubernetesServer]:
-    with complete_cluster() as server:
-        yield server
-
-
-@pytest.fixture
-def gcloud() -> Gcloud:
-    return Gcloud()
-
-
-def checks(server: KubernetesServer, gcloud: Gcloud, **changes: str) -> list[Check]:
+def checks(kubernetes_server: KubernetesServer, gcloud: Gcloud, **changes: str) -> list[Check]:
     """Of the train pipeline, which makes its features with 6 cores a pod."""
     package = load_package(package_path("train"))
     given: dict[str, Any] = {key: "gs://b/x" for key, p in package.parameters.items() if p.required}
     given |= {key: IMAGE.format("x") for key in package.parameters if key.endswith("_image")}
     settings = Settings(SETTINGS | changes, "cloud.env")
-    api = kubernetes.client.ApiClient(kubernetes.client.Configuration(host=server.url))
+    api = kubernetes.client.ApiClient(kubernetes.client.Configuration(host=kubernetes_server.url))
     project = Project(settings, gcloud)
     needs = step_needs(package, given)
     return preflight(needs, read_pools(), Cluster(api, "kubeflow"), project, settings)
@@ -70,52 +58,57 @@ def quotas(found: list[Check]) -> dict[str, Check]:
     ],
 )
 def test_a_pool_of_another_machine_type_is_judged_by_its_own_size(
-    machine_type: str, answer: Any, state: str, words: str, server: KubernetesServer, gcloud: Gcloud
+    machine_type: str,
+    answer: Any,
+    state: str,
+    words: str,
+    kubernetes_server: KubernetesServer,
+    gcloud: Gcloud,
 ) -> None:
     gcloud.pool("cpu-spot")["config"]["machineType"] = machine_type
     if answer is not None:
         gcloud.answers[DESCRIBE] = answer
-    check = on_cpus(checks(server, gcloud))
+    check = on_cpus(checks(kubernetes_server, gcloud))
     assert (check.state, words in check.found) == (state, True), check
     asked = [call for call in gcloud.calls if " ".join(call).startswith(DESCRIBE)]
     assert [call[3:5] for call in asked] == [[machine_type, "--zone=europe-west4-a"]] * (answer is not None)
 
 
 def test_cores_count_in_the_quota_of_the_machine_type_that_the_pool_has(
-    server: KubernetesServer, gcloud: Gcloud
+    kubernetes_server: KubernetesServer, gcloud: Gcloud
 ) -> None:
     gcloud.quota("PREEMPTIBLE_CPUS", 0, usage=0)
-    by_table = quotas(checks(server, gcloud))
+    by_table = quotas(checks(kubernetes_server, gcloud))
     assert {"N2D_CPUS", "CPUS"} <= by_table.keys()
     assert "PREEMPTIBLE_CPUS is 0" in by_table["N2D_CPUS"].found
     gcloud.pool("cpu-spot")["config"]["machineType"] = "n1-standard-16"
-    found = quotas(checks(server, gcloud))
+    found = quotas(checks(kubernetes_server, gcloud))
     assert "N2D_CPUS" not in found
     assert found["CPUS"].what == "quota CPUS in europe-west4: 16, besides 4 of the permanent pool"
     gcloud.quota("CPUS", 19)
-    check = quotas(checks(server, gcloud))["CPUS"]
+    check = quotas(checks(kubernetes_server, gcloud))["CPUS"]
     assert check.state == "missing"
     assert check.remedy.startswith("ask for CPUS of at least 20 in europe-west4")
     gcloud.quota("CPUS", 20)
-    assert quotas(checks(server, gcloud))["CPUS"].state == "ok"
+    assert quotas(checks(kubernetes_server, gcloud))["CPUS"].state == "ok"
 
 
 def test_a_pool_that_is_not_there_is_taken_as_the_settings_would_make_it(
-    server: KubernetesServer, gcloud: Gcloud
+    kubernetes_server: KubernetesServer, gcloud: Gcloud
 ) -> None:
     gcloud.answers["container node-pools list"].remove(gcloud.pool("cpu-spot"))
-    found = quotas(checks(server, gcloud, VOXSRC_CPU_MACHINE_TYPE="n2-standard-64"))
+    found = quotas(checks(kubernetes_server, gcloud, VOXSRC_CPU_MACHINE_TYPE="n2-standard-64"))
     assert found["PREEMPTIBLE_CPUS"].what == "quota PREEMPTIBLE_CPUS in europe-west4: 64"
     gcloud.quota("PREEMPTIBLE_CPUS", 0, usage=0)
     gcloud.answers[DESCRIBE] = {"guestCpus": 8, "memoryMb": 30720}
-    found = quotas(checks(server, gcloud, VOXSRC_CPU_MACHINE_TYPE="c4-standard-8"))
+    found = quotas(checks(kubernetes_server, gcloud, VOXSRC_CPU_MACHINE_TYPE="c4-standard-8"))
     assert found["for"].state == "unknown"
     assert "count in CPUS_PER_VM_FAMILY, which gcloud does not list" in found["for"].found
 
 
-def test_what_the_permanent_pool_uses_stays_used(server: KubernetesServer, gcloud: Gcloud) -> None:
+def test_what_the_permanent_pool_uses_stays_used(kubernetes_server: KubernetesServer, gcloud: Gcloud) -> None:
     gcloud.quota("CPUS_ALL_REGIONS", 12)
-    found = quotas(checks(server, gcloud))
+    found = quotas(checks(kubernetes_server, gcloud))
     assert (
         found["CPUS_ALL_REGIONS"].what
         == "quota CPUS_ALL_REGIONS globally: 8, besides 4 of the permanent pool"
@@ -123,24 +116,26 @@ def test_what_the_permanent_pool_uses_stays_used(server: KubernetesServer, gclou
     assert found["IN_USE_ADDRESSES"].what.endswith(": 1, besides 1 of the permanent pool")
     assert found["SSD_TOTAL_GB"].what.endswith(": 100, besides 50 of the permanent pool")
     gcloud.quota("CPUS_ALL_REGIONS", 11)
-    assert quotas(checks(server, gcloud))["CPUS_ALL_REGIONS"].state == "missing"
+    assert quotas(checks(kubernetes_server, gcloud))["CPUS_ALL_REGIONS"].state == "missing"
 
 
 def test_limits_that_a_project_does_not_have_are_not_checked(
-    server: KubernetesServer, gcloud: Gcloud
+    kubernetes_server: KubernetesServer, gcloud: Gcloud
 ) -> None:
     listed = gcloud.answers["compute project-info describe"]["quotas"]
     listed[:] = [quota for quota in listed if quota["metric"] != "CPUS_ALL_REGIONS"]
-    found = checks(server, gcloud)
+    found = checks(kubernetes_server, gcloud)
     assert "CPUS_ALL_REGIONS" not in quotas(found)
     assert {check.state for check in found} == {"ok"}
 
 
 @pytest.mark.parametrize("private", ["yes", "own-nat"])
-def test_private_nodes_need_no_addresses(private: str, server: KubernetesServer, gcloud: Gcloud) -> None:
+def test_private_nodes_need_no_addresses(
+    private: str, kubernetes_server: KubernetesServer, gcloud: Gcloud
+) -> None:
     gcloud.quota("IN_USE_ADDRESSES", 0)
-    assert quotas(checks(server, gcloud))["IN_USE_ADDRESSES"].state == "missing"
-    assert "IN_USE_ADDRESSES" not in quotas(checks(server, gcloud, VOXSRC_PRIVATE_NODES=private))
+    assert quotas(checks(kubernetes_server, gcloud))["IN_USE_ADDRESSES"].state == "missing"
+    assert "IN_USE_ADDRESSES" not in quotas(checks(kubernetes_server, gcloud, VOXSRC_PRIVATE_NODES=private))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Which attempts are tried again, by the policy that is installed, and whether the preflight sees that."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import kubernetes
@@ -15,7 +14,6 @@ from cluster_objects import (
     CONTROLLER_CONFIG,
     SETTINGS,
     Gcloud,
-    complete_cluster,
     deployment,
     installed,
 )
@@ -66,14 +64,8 @@ OWN_FAILURES = [
 HUNG = "Pod was active on the node longer than the specified deadline"
 
 
-@pytest.fixture
-def server() -> Iterator[KubernetesServer]:
-    with complete_cluster() as server:
-        yield server
-
-
-def found(server: KubernetesServer) -> list[Check]:
-    configuration = kubernetes.client.Configuration(host=server.url)
+def found(kubernetes_server: KubernetesServer) -> list[Check]:
+    configuration = kubernetes.client.Configuration(host=kubernetes_server.url)
     return retry_checks(Cluster(kubernetes.client.ApiClient(configuration), "kubeflow"))
 
 
@@ -124,29 +116,29 @@ def test_all_that_kubeflow_has_argo_retry_stays_so() -> None:
         assert pattern().search(f"so it was {word.upper()}, it says")
 
 
-def test_what_the_script_installs_is_right(server: KubernetesServer) -> None:
-    retries, memory = found(server)
+def test_what_the_script_installs_is_right(kubernetes_server: KubernetesServer) -> None:
+    retries, memory = found(kubernetes_server)
     assert [retries.state, memory.state] == ["ok", "ok"]
     assert retries.found.startswith("retryPolicy OnTransientError")
     assert memory.found == "kept for 336 h after the run"
 
 
-def test_the_preflight_makes_these_checks(server: KubernetesServer) -> None:
-    server.objects[CONTROLLER_CONFIG] = strategy(retryPolicy="OnError")
+def test_the_preflight_makes_these_checks(kubernetes_server: KubernetesServer) -> None:
+    kubernetes_server.objects[CONTROLLER_CONFIG] = strategy(retryPolicy="OnError")
     settings = Settings(SETTINGS, "cloud.env")
     cluster = Cluster(
-        kubernetes.client.ApiClient(kubernetes.client.Configuration(host=server.url)), "kubeflow"
+        kubernetes.client.ApiClient(kubernetes.client.Configuration(host=kubernetes_server.url)), "kubeflow"
     )
     all_checks = preflight([], [], cluster, Project(settings, Gcloud()), settings)
     (faulty,) = [check for check in all_checks if check.state != "ok"]
     assert faulty.found.startswith("retryPolicy OnError")
 
 
-def test_what_kubeflow_2_17_0_installs_is_not(server: KubernetesServer) -> None:
-    server.objects[CONTROLLER_CONFIG] = defaults(**KFP_DEFAULTS)
+def test_what_kubeflow_2_17_0_installs_is_not(kubernetes_server: KubernetesServer) -> None:
+    kubernetes_server.objects[CONTROLLER_CONFIG] = defaults(**KFP_DEFAULTS)
     for path, name in ((CONTROLLER, "workflow-controller"), (AGENT, "ml-pipeline-persistenceagent")):
-        server.objects[path] = variables(name, **KFP_VARIABLES[name])
-    retries, memory = found(server)
+        kubernetes_server.objects[path] = variables(name, **KFP_VARIABLES[name])
+    retries, memory = found(kubernetes_server)
     assert (retries.state, memory.state) == ("missing", "warning")
     assert (
         retries.found == "retryPolicy OnError: a pod that is shut down is not tried again, and the run fails"
@@ -171,10 +163,10 @@ def test_what_kubeflow_2_17_0_installs_is_not(server: KubernetesServer) -> None:
     ],
 )
 def test_each_policy_is_judged_by_what_it_does(
-    server: KubernetesServer, fields: dict[str, str], state: str, faults: list[str]
+    kubernetes_server: KubernetesServer, fields: dict[str, str], state: str, faults: list[str]
 ) -> None:
-    server.objects[CONTROLLER_CONFIG] = strategy(**fields)
-    check = found(server)[0]
+    kubernetes_server.objects[CONTROLLER_CONFIG] = strategy(**fields)
+    check = found(kubernetes_server)[0]
     assert check.state == state
     for fault in ("shut down is not", "deleted pod is not", "program that fails"):
         expected = any(fault.startswith(part) for part in faults)
@@ -188,12 +180,12 @@ def test_each_policy_is_judged_by_what_it_does(
     [(None, "missing"), ("", "missing"), ("(?i)pod deleted", "missing"), ("(?i)(node shutdown)", "warning")],
 )
 def test_transient_errors_are_those_of_the_controllers_pattern(
-    server: KubernetesServer, given: str | None, state: str
+    kubernetes_server: KubernetesServer, given: str | None, state: str
 ) -> None:
-    server.objects[CONTROLLER] = variables(
+    kubernetes_server.objects[CONTROLLER] = variables(
         "workflow-controller", **({} if given is None else {"TRANSIENT_ERROR_PATTERN": given})
     )
-    check = found(server)[0]
+    check = found(kubernetes_server)[0]
     assert check.state == state
     assert f"TRANSIENT_ERROR_PATTERN {given or ''!r}" in check.found
 
@@ -210,14 +202,14 @@ def test_transient_errors_are_those_of_the_controllers_pattern(
     ],
 )
 def test_the_shorter_of_two_limits_counts(
-    server: KubernetesServer, ttl: dict[str, int], agent: str | None, words: str | None
+    kubernetes_server: KubernetesServer, ttl: dict[str, int], agent: str | None, words: str | None
 ) -> None:
     strategies = KFP_DEFAULTS["templateDefaults"]
-    server.objects[CONTROLLER_CONFIG] = defaults(ttlStrategy=ttl, templateDefaults=strategies)
-    server.objects[AGENT] = (
+    kubernetes_server.objects[CONTROLLER_CONFIG] = defaults(ttlStrategy=ttl, templateDefaults=strategies)
+    kubernetes_server.objects[AGENT] = (
         variables("ml-pipeline-persistenceagent", TTL_SECONDS_AFTER_WORKFLOW_FINISH=agent) if agent else 404
     )
-    memory = found(server)[1]
+    memory = found(kubernetes_server)[1]
     assert memory.state == ("ok" if words is None else "warning")
     assert words is None or memory.found.startswith(words)
 
@@ -240,19 +232,19 @@ def test_the_shorter_of_two_limits_counts(
     ],
 )
 def test_what_cannot_be_read_is_unknown_and_said_so(
-    server: KubernetesServer, path: str, answer: Any, words: str
+    kubernetes_server: KubernetesServer, path: str, answer: Any, words: str
 ) -> None:
-    server.objects[path] = answer
-    (check,) = found(server)
+    kubernetes_server.objects[path] = answer
+    (check,) = found(kubernetes_server)
     assert check.state == "unknown"
     assert words in check.found
     assert "install_kfp.sh" in check.remedy
 
 
 def test_a_configmap_without_defaults_retries_failures_alone_and_keeps_as_long_as_kubeflow(
-    server: KubernetesServer,
+    kubernetes_server: KubernetesServer,
 ) -> None:
-    server.objects[CONTROLLER_CONFIG] = {"data": None}
-    retries, memory = found(server)
+    kubernetes_server.objects[CONTROLLER_CONFIG] = {"data": None}
+    retries, memory = found(kubernetes_server)
     assert (retries.state, memory.state) == ("warning", "ok")
     assert "OnFailure" in retries.found

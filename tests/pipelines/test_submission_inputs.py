@@ -15,23 +15,15 @@ from voxsrc.pipelines import input_check
 from voxsrc.pipelines.input_check import check_inputs
 from voxsrc.pipelines.inputs import run_places
 from voxsrc.pipelines.package import Package, load_package, package_from, package_path
-from voxsrc.storage import gcs_connection
 from voxsrc.storage.gcs_connection import GcsSettings
 
 # kfp's client says so each time that it is made
-pytestmark = pytest.mark.filterwarnings("ignore:This client only works with:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This client only works with:FutureWarning"),
+    pytest.mark.usefixtures("hurry"),
+]
 
 Run = Callable[..., int]
-
-
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gcs_connection, "FIRST_BACKOFF_S", 0.001)
-
-
-@pytest.fixture
-def train() -> Package:
-    return load_package(package_path("train"))
 
 
 def test_the_inputs_of_our_pipelines_are_told_from_what_they_are_passed_to(train: Package) -> None:
@@ -122,7 +114,9 @@ def test_nothing_is_looked_up_if_nothing_would_be_submitted(
     kfp_server: KfpServer, bucket: str, gcs_server: GcsServer, voxsrc_pipeline: Run
 ) -> None:
     arguments = arguments_in(bucket) | {"trials": f"{bucket}/gone"}
-    kfp_server.add_run("r", "SUCCEEDED")
+    assert voxsrc_pipeline(*submitting(arguments, "--no-input-check")) == 0
+    (run,) = kfp_server.runs.values()
+    run["state"] = "SUCCEEDED"
     gcs_server.clear()
     assert voxsrc_pipeline(*submitting(arguments)) == 0
     assert gcs_server.requests == []

@@ -11,23 +11,16 @@ from voxsrc import storage
 from voxsrc.errors import ConfigError
 from voxsrc.pipelines import input_check
 from voxsrc.pipelines.inputs import recipe_places
-from voxsrc.pipelines.package import Package, load_package, package_path
-from voxsrc.storage import gcs_connection
+from voxsrc.pipelines.package import Package
+from voxsrc.recipes import shipped_recipes
 
 # kfp's client says so each time that it is made
-pytestmark = pytest.mark.filterwarnings("ignore:This client only works with:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This client only works with:FutureWarning"),
+    pytest.mark.usefixtures("hurry"),
+]
 
 Run = Callable[..., int]
-
-
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gcs_connection, "FIRST_BACKOFF_S", 0.001)
-
-
-@pytest.fixture
-def train() -> Package:
-    return load_package(package_path("train"))
 
 
 def test_a_recipe_is_a_name_or_a_file_whose_feature_sets_are_inputs(train: Package, bucket: str) -> None:
@@ -83,7 +76,7 @@ def test_a_model_is_known_by_the_file_that_the_trainer_writes() -> None:
 
 def test_recipes_that_come_with_the_trainer_name_no_place() -> None:
     recipe = pytest.importorskip("trainer.recipe")
-    for name in recipe.recipe_names():
+    for name in shipped_recipes():
         assert recipe_places(recipe.Recipe.load(name).to_mapping(), "") == []
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 
 import pytest
 
@@ -13,13 +14,17 @@ from voxsrc.pipelines.arguments import (
     SCORINGS,
     check_arguments,
 )
-from voxsrc.pipelines.package import load_package, package_from, package_path, read_arguments
-from voxsrc.recipes import shipped_recipes
+from voxsrc.pipelines.package import Package, load_package, package_from, package_path, read_arguments
+
+
+@cache
+def package_of(name: str) -> Package:
+    return load_package(package_path(name))
 
 
 def given(name: str, **arguments: str) -> list[str]:
     """`--set` items for all required parameters of a pipeline of ours, and these."""
-    parameters = load_package(package_path(name)).parameters
+    parameters = package_of(name).parameters
     required = {key: "gs://b/x" for key, parameter in parameters.items() if parameter.required}
     return [f"{key}={value}" for key, value in (required | arguments).items()]
 
@@ -36,9 +41,9 @@ def test_labels_that_the_backend_could_not_read_are_refused(value: str, words: s
     for name in ("cpu_node_selector", "gpu_node_selector"):
         selector = {name: f"{{cloud.google.com/gke-spot: {value}}}"}
         with pytest.raises(ConfigError, match=f"^{name}: label cloud.google.com/gke-spot {words}"):
-            read_arguments(load_package(package_path("train")), given("train", **selector))
+            read_arguments(package_of("train"), given("train", **selector))
     quoted = given("extract", cpu_node_selector='{cloud.google.com/gke-spot: "true"}')
-    read = read_arguments(load_package(package_path("extract")), quoted)
+    read = read_arguments(package_of("extract"), quoted)
     assert read["cpu_node_selector"] == {"cloud.google.com/gke-spot": "true"}
 
 
@@ -78,12 +83,12 @@ def test_labels_that_the_backend_could_not_read_are_refused(value: str, words: s
 def test_arguments_with_which_no_run_could_end_are_refused(arguments: dict[str, str], words: str) -> None:
     (name,) = arguments
     with pytest.raises(ConfigError, match=rf"^{name}: .*{words}"):
-        read_arguments(load_package(package_path("train")), given("train", **arguments))
+        read_arguments(package_of("train"), given("train", **arguments))
 
 
 def test_arguments_that_are_in_order_are_taken_and_other_pipelines_have_their_own() -> None:
     arguments = {"parts": '["1/2", "0/2"]', "preset": "kaldi80", "scoring": "plda", "num_gpus": "8"}
-    read = read_arguments(load_package(package_path("train")), given("train", **arguments))
+    read = read_arguments(package_of("train"), given("train", **arguments))
     assert read["parts"] == ["1/2", "0/2"]
     declared = {"parts": {"parameterType": "LIST"}, "scoring": {"parameterType": "STRING"}}
     root = {"dag": {"tasks": {}}, "inputDefinitions": {"parameters": declared}}
@@ -93,7 +98,7 @@ def test_arguments_that_are_in_order_are_taken_and_other_pipelines_have_their_ow
 
 def test_the_defaults_of_our_pipelines_pass_their_own_checks() -> None:
     for name, pipeline in (("extract", "voxsrc-extract"), ("train", "voxsrc-train")):
-        loaded = load_package(package_path(name))
+        loaded = package_of(name)
         assert loaded.name == pipeline
         assert pipeline in OUR_PIPELINES
         check_arguments(loaded.effective({}), ours=True)
@@ -116,14 +121,13 @@ def test_the_scorings_are_those_of_the_evaluator() -> None:
     ],
 )
 def test_arguments_with_which_a_run_can_end_are_taken(arguments: dict[str, str]) -> None:
-    read = read_arguments(load_package(package_path("train")), given("train", **arguments))
+    read = read_arguments(package_of("train"), given("train", **arguments))
     assert read.keys() >= arguments.keys()
 
 
 def test_what_is_known_of_recipes_is_what_the_trainer_says() -> None:
     recipe = pytest.importorskip("trainer.recipe")
     assert [field.name for field in fields(recipe.Recipe)] == list(RECIPE_KEYS)
-    assert list(shipped_recipes()) == recipe.recipe_names()
 
 
 def test_where_the_recipes_are_not_at_hand_any_name_is_taken(

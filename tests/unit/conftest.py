@@ -15,3 +15,9 @@ def model(tmp_path: Path) -> "StoredModel":
     from tiny_models import make_model
 
     return make_model(tmp_path / "model")
+
+
+@pytest.fixture
+def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request to a bucket that gets nowhere is given up after 20 s."""
+    monkeypatch.setenv("VOXSRC_STORAGE_DEADLINE_S", "20")

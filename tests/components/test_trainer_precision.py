@@ -1,0 +1,62 @@
+"""Half precision: what needs a GPU for it, and what does not."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from commands import Command
+from steered_trainings import Arguments
+from trainer import devices
+from trainer.recipe import Recipe
+from voxsrc.errors import ConfigError
+
+
+@pytest.fixture
+def half(arguments: Arguments) -> Arguments:
+    return partial(arguments, "--set", "precision=fp16", num_steps=2)
+
+
+def test_a_cpu_does_not_train_in_fp16(trainer: Command, half: Arguments, tmp_path: Path) -> None:
+    outcome = trainer(*half())
+    assert outcome.code == 1
+    assert "precision is fp16, which needs a GPU; --set precision=fp32" in outcome.error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_needs_no_gpu(trainer: Command, half: Arguments) -> None:
+    outcome = trainer(*half("--dry-run"))
+    assert outcome.code == 0, outcome.error
+    assert "fp16 on cpu" in outcome.output
+
+
+def test_what_a_gpu_trained_in_fp16_is_exported_and_finished_on_a_cpu(
+    trainer: Command, half: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as gpu:
+        # fp16 on a CPU is slow, not impossible.
+        gpu.setattr(devices, "check_precision", lambda device, recipe: None)
+        outcome = trainer(*half())
+        assert outcome.code == 0, outcome.error
+    again = trainer(*half())
+    assert again.code == 0, again.error
+    assert "finished already" in again.output
+    exported = trainer(*half("--export", "newest"))
+    assert exported.code == 0, exported.error
+    written = (tmp_path / "run" / "exported" / "step-000000002" / "model.safetensors").read_bytes()
+    assert written == (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+
+
+def test_a_gpu_without_bf16_does_not_train_in_it(
+    arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
+    recipe = Recipe.load(arguments()[1], ["precision=bf16"])
+    for supported in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation, s=supported: s)
+        if supported:
+            devices.check_precision(torch.device("cuda:0"), recipe)
+        else:
+            with pytest.raises(ConfigError, match="bf16, which Old GPU lacks; --set precision=fp16"):
+                devices.check_precision(torch.device("cuda:0"), recipe)
