@@ -118,6 +118,41 @@ def test_of_two_submissions_at_once_the_first_stays(
     assert list(kfp_server.runs)[1:] == others
 
 
+def test_a_run_of_the_same_second_that_is_listed_later_may_be_the_first(
+    kfp_server: KfpServer, voxsrc_pipeline: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others, waits = list[str](), list[float]()
+
+    def pause(duration_s: float) -> None:
+        waits.append(duration_s)
+        (own,) = kfp_server.runs.values()
+        others.append(kfp_server.add_run("first", "PENDING", created_at=own["created_at"]))
+        # runs of one second are in the order of their ids: here the other's is the lower one
+        del kfp_server.runs[own["run_id"]]
+        kfp_server.runs[own["run_id"]] = own
+
+    monkeypatch.setattr("time.sleep", pause)
+    assert voxsrc_pipeline(*submitting("extract")) == 1
+    assert list(kfp_server.runs) == others
+    assert waits == [5]
+
+
+def test_a_submission_that_is_interrupted_while_it_looks_for_others_is_told(
+    kfp_server: KfpServer,
+    voxsrc_pipeline: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupt)
+    assert voxsrc_pipeline(*submitting("extract")) == 130
+    (own,) = kfp_server.runs
+    link = f"{kfp_server.url}/#/runs/details/{own}"
+    assert f"run 'first' was submitted, and goes on: {link}. " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_a_submission_is_told_though_others_are_not_known(
     method: str,

@@ -92,7 +92,7 @@ def test_a_run_whose_nodes_cannot_be_read_is_not_submitted_again(
     status["offloadNodeStatusVersion"] = "fnv:123"
     identity = kfp_server.add_run("r", "FAILED")
     pauses = list[float]()
-    done = resubmit(api, identity, cluster.attempts, warn=print, pause=pauses.append)
+    done = resubmit(api, identity, cluster.attempts, made=print, warn=print, pause=pauses.append)
     assert done.run_id is None
     assert "in a database" in done.reason
     assert pauses == []

@@ -151,7 +151,7 @@ def test_only_the_newest_run_of_a_name_is_continued(
     state: str, words: str, kfp_server: KfpServer, api: KubeflowApi
 ) -> None:
     older, newer = add_run(kfp_server), add_run(kfp_server, state)
-    done = resubmit(api, older, lambda _: [DELETED], warn=print, pause=print)
+    done = resubmit(api, older, lambda _: [DELETED], made=print, warn=print, pause=print)
     assert (done.run_id, done.submitted) == (newer, False)
     assert done.reason == f"run {newer} of the same name {words}, and is followed"
     assert created(kfp_server) == []
@@ -163,19 +163,19 @@ def test_a_cluster_that_does_not_answer_is_waited_for(
     identity = add_run(kfp_server)
     pods.faults, pods.listed = 3, [OWN]
     warnings, pauses = list[str](), list[float]()
-    done = resubmit(api, identity, pods.attempts, warn=warnings.append, pause=pauses.append)
+    done = resubmit(api, identity, pods.attempts, made=print, warn=warnings.append, pause=pauses.append)
     assert done.reason.startswith("train failed by itself")
     assert pauses == [2, 4, 8]
     assert warnings[0] == "no answer. Trying again in 2 s"
     pods.faults = 1000
     with pytest.raises(ClusterError):
-        resubmit(api, identity, pods.attempts, warn=warnings.append, pause=pauses.append)
+        resubmit(api, identity, pods.attempts, made=print, warn=warnings.append, pause=pauses.append)
     assert 600 <= sum(pauses[3:]) < 700
 
 
 def test_what_was_seen_counts_though_the_cluster_forgot_it(kfp_server: KfpServer, api: KubeflowApi) -> None:
     identity = add_run(kfp_server)
-    done = resubmit(api, identity, lambda _: [], seen=[DELETED, OWN], warn=print, pause=print)
+    done = resubmit(api, identity, lambda _: [], seen=[DELETED, OWN], made=print, warn=print, pause=print)
     assert done.reason.startswith("train failed by itself")
 
 
@@ -183,7 +183,7 @@ def test_an_unclear_end_of_the_submission_is_said(kfp_server: KfpServer, api: Ku
     identity = add_run(kfp_server)
     kfp_server.faults = [("POST", "/runs", 502, b"")]
     with pytest.raises(KubeflowError, match="Whether it was created is not known"):
-        resubmit(api, identity, lambda _: [DELETED], warn=print, pause=print)
+        resubmit(api, identity, lambda _: [DELETED], made=print, warn=print, pause=print)
     assert len(created(kfp_server)) == 1
 
 
@@ -266,11 +266,13 @@ def test_under_kubeflows_defaults_the_same_is_submitted_again(
 ) -> None:
     identity = add_run(kfp_server, runtime_config={"parameters": COMPLETE})
     made_again = Attempt("w(0).root(0).train-driver(1)", "Succeeded", "")
-    done = resubmit(api, identity, lambda _: [LOST_DRIVER, made_again, LOST], warn=print, pause=print)
+    done = resubmit(
+        api, identity, lambda _: [LOST_DRIVER, made_again, LOST], made=print, warn=print, pause=print
+    )
     assert done.run_id is not None
     assert done.reason == f"train: {LOST.message}"
     kfp_server.runs[done.run_id]["state"] = "FAILED"
-    again = resubmit(api, done.run_id, lambda _: [LOST_DRIVER], warn=print, pause=print)
+    again = resubmit(api, done.run_id, lambda _: [LOST_DRIVER], made=print, warn=print, pause=print)
     assert again.run_id is not None
     assert again.reason == "w(0).root(0).train-driver(0): pod deleted"
 

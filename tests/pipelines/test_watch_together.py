@@ -65,7 +65,7 @@ def test_of_two_runs_made_at_once_the_first_is_followed_and_the_other_deleted(
     failed = add_run(kfp_server, "FAILED")
     others = while_creating(kfp_server, monkeypatch, before="RUNNING")
     pauses = list[float]()
-    done = resubmit(api, failed, pods, warn=print, pause=pauses.append)
+    done = resubmit(api, failed, pods, made=print, warn=print, pause=pauses.append)
     (other,) = others
     assert (done.run_id, done.submitted) == (other, False)
     assert list(kfp_server.runs) == [failed, other]
@@ -79,7 +79,7 @@ def test_the_first_of_two_runs_stays(
 ) -> None:
     failed = add_run(kfp_server, "FAILED")
     others = while_creating(kfp_server, monkeypatch, **between)
-    done = resubmit(api, failed, pods, warn=print, pause=lambda _: None)
+    done = resubmit(api, failed, pods, made=print, warn=print, pause=lambda _: None)
     assert done.submitted
     assert set(kfp_server.runs) == {failed, done.run_id, *others}
     assert len(kfp_server.runs) == 3
@@ -99,12 +99,52 @@ def test_a_new_run_is_followed_though_others_are_not_known_or_stay(
         path = "/runs" if method == "GET" else list(kfp_server.runs)[-1]
         kfp_server.faults.append((method, path, 403, b'{"message": "no right"}'))
 
-    done = resubmit(api, failed, pods, warn=warnings.append, pause=now_refuse)
+    done = resubmit(api, failed, pods, made=print, warn=warnings.append, pause=now_refuse)
     assert done.submitted
     assert done.run_id in kfp_server.runs
     (warning,) = warnings
     assert warning.startswith(f"run {done.run_id} may not be the only one of its name under way: ")
     assert re.search(words, warning)
+
+
+def test_of_several_newer_runs_the_first_under_way_is_followed(
+    kfp_server: KfpServer, api: KubeflowApi
+) -> None:
+    failed = add_run(kfp_server, "FAILED")
+    _, first, _, _ = (add_run(kfp_server, state) for state in ("CANCELED", "RUNNING", "PENDING", "FAILED"))
+    done = resubmit(api, failed, pods, made=print, warn=print, pause=print)
+    assert done.run_id == first
+    assert kfp_server.sent("POST", "/runs") == []
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "CANCELING", "PAUSED"])
+def test_a_run_older_than_the_failed_one_is_not_given_way_to(
+    state: str, kfp_server: KfpServer, api: KubeflowApi
+) -> None:
+    older, failed = add_run(kfp_server, state), add_run(kfp_server, "FAILED")
+    done = resubmit(api, failed, pods, made=print, warn=print, pause=lambda _: None)
+    assert done.submitted
+    assert list(kfp_server.runs) == [older, failed, done.run_id]
+
+
+def test_who_stops_watching_just_after_a_run_was_submitted_is_told_of_that_run(
+    kfp_server: KfpServer,
+    voxsrc_pipeline: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline_watch, "open_cluster", lambda *_: Pods())
+    monkeypatch.setattr("time.sleep", interrupt)
+    failed = add_run(kfp_server, "FAILED")
+    assert voxsrc_pipeline(WATCH[0], "r", *WATCH[1:]) == 130
+    _, new = kfp_server.runs
+    assert new != failed
+    message = capsys.readouterr().err
+    assert f"the run goes on: {kfp_server.url}/#/runs/details/{new}" in message
+    assert f"voxsrc pipeline watch {new}" in message
 
 
 @pytest.mark.parametrize("state", ["SUCCEEDED", "FAILED", "CANCELED"])

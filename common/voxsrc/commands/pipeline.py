@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from voxsrc.command import EXIT_FAILED, warn
@@ -154,7 +155,9 @@ def _submit(parsed: argparse.Namespace) -> None:
     arguments continues it: finished feature sets, checkpoints and models lie at the URIs that the arguments
     name. While a run of the name is under way nothing is submitted; nor after it succeeded, without --again.
     Another pipeline or other arguments than the newest run's are refused, without --allow-changes, or --again
-    after a success. Of two runs that are submitted at once, the second is deleted.
+    after a success. Of runs that are submitted at once the first stays, by the server's times in whole
+    seconds, then by id; the others are deleted. For that, the runs of the name are looked at again 5 s after
+    a new one was made.
 
     Before that, the inputs that the arguments of our pipelines name are looked up in their buckets, with your
     own credentials: audio, lists, trials, tables, a recipe's file, and the feature sets and the model that a
@@ -164,6 +167,8 @@ def _submit(parsed: argparse.Namespace) -> None:
     refused, the cluster's pods do not have it; so are an image that names no registry, and an output at the
     place of another or of an input.
     """
+    import time
+
     from voxsrc.pipelines.images import check_images
     from voxsrc.pipelines.input_check import require_inputs, require_registries
     from voxsrc.pipelines.needs import step_needs
@@ -182,19 +187,31 @@ def _submit(parsed: argparse.Namespace) -> None:
     def check_inputs() -> None:
         require_inputs(package, arguments, warn)
 
-    done = submit(
-        api,
-        path,
-        package,
-        arguments,
-        run_name=parsed.run_name,
-        experiment=experiment,
-        # the server's own default otherwise, which may have another name
-        service_account=settings.values.get("VOXSRC_KUBERNETES_SERVICE_ACCOUNT"),
-        again=parsed.again,
-        allow_changes=parsed.allow_changes,
-        before=None if parsed.no_input_check else check_inputs,
-    )
+    made = list[str]()
+    try:
+        done = submit(
+            api,
+            path,
+            package,
+            arguments,
+            run_name=parsed.run_name,
+            experiment=experiment,
+            # the server's own default otherwise, which may have another name
+            service_account=settings.values.get("VOXSRC_KUBERNETES_SERVICE_ACCOUNT"),
+            again=parsed.again,
+            allow_changes=parsed.allow_changes,
+            before=None if parsed.no_input_check else check_inputs,
+            made=made.append,
+            pause=time.sleep,
+        )
+    except KeyboardInterrupt:
+        for run_id in made:
+            print(
+                f"run {parsed.run_name!r} was submitted, and goes on: {api.link(run_id)}. Whether another of "
+                "this name is under way was not looked at",
+                file=sys.stderr,
+            )
+        raise
     if parsed.json:
         print(json.dumps(vars(done), indent=1, ensure_ascii=False))
         return

@@ -144,6 +144,8 @@ def _continued(watcher: "Watcher", last: "Snapshot", num_submitted: int) -> "Res
         watcher.run_id,
         watcher.attempts,
         seen=last.attempts or (),
+        # Ctrl-C from here on names the run that goes on
+        made=watcher.turn_to,
         warn=watcher.warn,
         pause=watcher.pause,
     )

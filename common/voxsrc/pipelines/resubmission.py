@@ -16,12 +16,10 @@ from voxsrc.pipelines.attempts import Attempt, AttemptsError
 from voxsrc.pipelines.cluster import ClusterError
 from voxsrc.pipelines.kfp_api import KubeflowApi, KubeflowError
 from voxsrc.pipelines.progress import bare, numbers
-from voxsrc.pipelines.submission import give_way, is_under_way, package_of
+from voxsrc.pipelines.submission import first_under_way, give_way, is_under_way, newer_runs, package_of
 
 # Runs that one watching may start: a cluster that takes machines more often is no place for the run.
 MOST_RESUBMISSIONS = 50
-# The server dates a run before it makes the workflow, and lists it after that.
-_LISTED_AFTER_S = 5.0
 _WAITS_S = (2.0, 4.0, 8.0, 16.0, 32.0, *[60.0] * 9)
 
 
@@ -46,18 +44,22 @@ def resubmit(
     attempts: Callable[[str], list[Attempt]],
     *,
     seen: Iterable[Attempt] = (),
+    made: Callable[[str], None],
     warn: Callable[[str], None],
     pause: Callable[[float], None],
 ) -> Resubmission:
     """Submits a failed run again if all that ended it is that machines were taken away.
 
-    Nothing is submitted beside a newer run of the name; of two that are made at once, the first stays.
+    Nothing is submitted beside a newer run of the name. Of several that are made at once the first stays, and
+    is followed; what is older than `run_id` does not count.
 
     Args:
         api: The endpoint.
         run_id: Of the run.
         attempts: Lists the pods of a run.
         seen: Those that were listed before, of which the cluster may have forgotten some.
+        made: Is told the id of a run that this submits, before others that were made at the same time are
+            looked for.
         warn: Is told, in words, of each failure of the cluster that is waited out, and if others may have
             submitted the run, too.
         pause: Waits so many seconds.
@@ -83,14 +85,14 @@ def resubmit(
             return Resubmission(run_id=None, reason=found)
     if package_of(run) is None:
         return Resubmission(run_id=None, reason="the server does not give the run's pipeline")
-    for other in api.find_runs(str(run.display_name)):
-        if other.run_id == run_id:
-            break
-        return _follow(other)
+    newer = newer_runs(api.find_runs(str(run.display_name)), run_id)
+    if newer:
+        # another than the first may be about to give way
+        return _follow(first_under_way(newer) or newer[0])
     created = api.repeat_run(run)
-    pause(_LISTED_AFTER_S)
+    made(str(created.run_id))
     try:
-        first = give_way(api, created)
+        first = give_way(api, created, pause, after=run_id)
     except KubeflowError as error:
         warn(f"run {created.run_id} may not be the only one of its name under way: {error}")
         first = None

@@ -7,7 +7,7 @@ the old images, and needs the old workflow.)
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,8 @@ from voxsrc.pipelines.kfp_api import KubeflowApi, KubeflowError
 from voxsrc.pipelines.package import Package, package_from
 
 ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+# The server dates a run before it makes the workflow, and lists it after that.
+_LISTED_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ def submit(
     again: bool = False,
     allow_changes: bool = False,
     before: Callable[[], None] | None = None,
+    made: Callable[[str], None],
+    pause: Callable[[float], None],
 ) -> Submission:
     """Starts or continues the run of this name.
 
@@ -65,6 +69,8 @@ def submit(
         again: Submit although the newest run of this name succeeded.
         allow_changes: Continue with other arguments than the newest run's.
         before: Called once it is clear that a run is to be made; what it raises prevents that.
+        made: Is told the new run's id, before others that were made at the same time are looked for.
+        pause: Waits so many seconds.
 
     Raises:
         KubeflowError: A run of this name has not ended, or the API refuses.
@@ -96,8 +102,9 @@ def submit(
     created = api.create_run(
         path, arguments, name=run_name, experiment=experiment, service_account=service_account
     )
+    made(str(created.run_id))
     try:
-        first = give_way(api, created)
+        first = give_way(api, created, pause)
     except KubeflowError as error:
         raise KubeflowError(
             f"run {run_name!r} was submitted: {api.link(created.run_id)}. Another of this name may be under "
@@ -122,20 +129,39 @@ def is_under_way(run: Any) -> bool:
     return str(run.state or "PENDING") not in ENDED
 
 
-def give_way(api: KubeflowApi, created: Any) -> Any | None:
+def first_under_way(runs: Sequence[Any]) -> Any | None:
+    """The oldest run that has not ended, which stays beside any other; `runs` as `find_runs` gives them."""
+    return next(filter(is_under_way, reversed(runs)), None)
+
+
+def newer_runs(runs: Sequence[Any], run_id: str) -> list[Any]:
+    """Those of `find_runs` that were made after one of them."""
+    return list(itertools.takewhile(lambda run: run.run_id != run_id, runs))
+
+
+def give_way(
+    api: KubeflowApi, created: Any, pause: Callable[[float], None], *, after: str = ""
+) -> Any | None:
     """Deletes a run that was just made if one of its name was made before it that is under way; gives that.
 
     Two who look, find none and submit would both pay, and write to the same places. Which was the first is
-    told by the server's order, the same for both. The server lists a run up to seconds after it has dated it;
-    who asks sooner may miss one. The run is deleted, not terminated: as the newest of its name it would stand
-    for all of them.
+    told by the server's order, the same for both: by time in whole seconds, then by id. The server lists a
+    run up to seconds after it has dated it, so that who asks sooner may miss one: this waits before it asks.
+    The run is deleted, not terminated: as the newest of its name it would stand for all of them.
+
+    Args:
+        api: The endpoint.
+        created: The run.
+        pause: Waits so many seconds.
+        after: Only runs that are newer than this one count; all by default.
 
     Raises:
         KubeflowError: The API does not answer, or refuses: both may go on.
     """
-    listed = api.find_runs(str(created.display_name))
+    pause(_LISTED_AFTER_S)
+    listed = newer_runs(api.find_runs(str(created.display_name)), after)
     older = list(itertools.dropwhile(lambda run: run.run_id != created.run_id, listed))[1:]
-    first = next(filter(is_under_way, reversed(older)), None)
+    first = first_under_way(older)
     if first is not None:
         api.delete_run(created.run_id, f"made at the same time as run {first.run_id}")
     return first
