@@ -1,13 +1,16 @@
 """What gcloud cannot tell: an error that says why, never an answer, and soon."""
 
+import os
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster_objects import IMAGE, SETTINGS, Gcloud
-from voxsrc.pipelines import cluster
-from voxsrc.pipelines.cluster import GcloudError, Project, run_gcloud
+from voxsrc.pipelines.cluster import GcloudError, Project
+from voxsrc.pipelines.gcloud import run_gcloud
 from voxsrc.pipelines.settings import Settings
 
 
@@ -25,12 +28,39 @@ def install_gcloud(programs: Path, script: str) -> None:
 
 
 def test_gcloud_that_never_answers_is_ended(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install_gcloud(programs, "exec /bin/sleep 60")
-    monkeypatch.setattr(cluster, "GCLOUD_TIMEOUT_S", 0.05)
+    install_gcloud(programs, "/bin/sleep 60\n:")
+    monkeypatch.setattr("voxsrc.pipelines.gcloud.GCLOUD_TIMEOUT_S", 0.05)
     began = time.monotonic()
     with pytest.raises(GcloudError, match=r"gcloud did not answer within 0\.05 s"):
         Project(Settings(SETTINGS, "x")).node_pools()
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("ending", [subprocess.TimeoutExpired("gcloud", 30), KeyboardInterrupt()])
+def test_what_gcloud_started_is_ended_with_it(
+    ending: BaseException, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = programs / "pipe"
+    os.mkfifo(pipe)
+    install_gcloud(programs, f"(echo begun; exec /bin/sleep 20) >{pipe}\n:")
+
+    writer = os.open(pipe, os.O_RDWR)  # else opening it would wait for one
+    with pipe.open() as reader:
+
+        def communicate(*_: Any, **__: Any) -> Any:
+            assert reader.readline() == "begun\n"
+            raise ending
+
+        monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
+        began = time.monotonic()
+        if isinstance(ending, KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt):
+                run_gcloud(["version"])
+        else:
+            assert run_gcloud(["version"])[0] == 124
+        os.close(writer)
+        assert reader.read() == "", "nobody holds the pipe"
+        assert time.monotonic() - began < 15
 
 
 def test_gcloud_that_is_there_or_not(programs: Path) -> None:

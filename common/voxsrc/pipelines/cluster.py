@@ -1,8 +1,6 @@
 """Reads a cluster through the Kubernetes API, and the project through gcloud where it is at hand."""
 
 import json
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,13 +9,12 @@ import urllib3
 
 from voxsrc.errors import VoxsrcError
 from voxsrc.pipelines.attempts import Attempt, attempts_of
+from voxsrc.pipelines.gcloud import run_gcloud
 from voxsrc.pipelines.machines import MachineSize
 from voxsrc.pipelines.pools import GPU_RESOURCE, Nodes, Taint
 from voxsrc.pipelines.settings import Settings
 
 TIMEOUT_S = 30.0
-# It starts slowly, and may ask several services.
-GCLOUD_TIMEOUT_S = 60.0
 _RUN_LABEL = "pipeline/runid"
 _POOL_LABEL = "cloud.google.com/gke-nodepool"
 _MACHINE_LABEL = "node.kubernetes.io/instance-type"
@@ -178,25 +175,6 @@ def _node(node: Any) -> Nodes:
         gpus=int((node.status.allocatable or {}).get(GPU_RESOURCE, 0)),
         machine_type=labels.get(_MACHINE_LABEL, ""),
     )
-
-
-def run_gcloud(arguments: Sequence[str]) -> tuple[int, str, str]:
-    """Runs gcloud; status 127 if it is not installed, 124 if it gives no answer in time."""
-    program = shutil.which("gcloud")
-    if program is None:
-        return 127, "", "gcloud is not installed"
-    try:
-        done = subprocess.run(  # noqa: S603  (arguments are built here, no shell)
-            [program, *arguments],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
-            timeout=GCLOUD_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired:
-        return 124, "", f"gcloud did not answer within {GCLOUD_TIMEOUT_S:g} s"
-    return done.returncode, done.stdout, done.stderr
 
 
 class Project:
