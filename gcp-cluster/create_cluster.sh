@@ -25,6 +25,7 @@ TEXT
 
 begin "$@"
 no_arguments
+check_machine VOXSRC_SYSTEM_MACHINE_TYPE
 need gcloud
 
 networks=controlPlaneEndpointsConfig.ipEndpointsConfig.authorizedNetworksConfig
@@ -119,7 +120,7 @@ update_cluster() {
   wanted="$(sorted_list "$VOXSRC_AUTHORIZED_NETWORKS")"
   if [[ -n "$wanted" && "$authorized" != "$wanted" ]]; then
     say "networks that reach the API of cluster $VOXSRC_CLUSTER: $authorized; the settings say $wanted: changed"
-    wait_for_operations
+    wait_for_operations must-succeed
     run gcloud container clusters update "$VOXSRC_CLUSTER" "$at_project" "$at_zone" \
       --enable-master-authorized-networks "--master-authorized-networks=$VOXSRC_AUTHORIZED_NETWORKS"
   elif [[ -z "$wanted" && "$authorized" != any ]]; then
@@ -144,7 +145,7 @@ update_pool() {
  cluster (delete_cluster.sh) to make it anew, or correct the setting"
   if [[ "$max_nodes" != "$VOXSRC_SYSTEM_MAX_NODES" ]]; then
     say "pool $pool has at most ${max_nodes:-its present} nodes; the settings say $VOXSRC_SYSTEM_MAX_NODES: changed"
-    wait_for_operations
+    wait_for_operations must-succeed
     run gcloud container node-pools update "$pool" "${in_cluster[@]}" \
       --enable-autoscaling --min-nodes=1 "--max-nodes=$VOXSRC_SYSTEM_MAX_NODES"
   fi
@@ -158,7 +159,7 @@ status='' network='' subnetwork='' private='' authorized=''
 if exists "${describe[@]}"; then
   read_cluster
   if [[ "$status" == PROVISIONING ]]; then
-    wait_for_operations
+    wait_for_operations must-succeed
     exists "${describe[@]}" || die "cluster $VOXSRC_CLUSTER vanished while it was waited for; run this again"
     read_cluster
   fi

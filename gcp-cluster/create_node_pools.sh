@@ -43,6 +43,7 @@ IFS=, read -r -a gpu_types <<<"${asked:-$VOXSRC_GPU_TYPES}"
 problems=''
 compare_settings
 [[ -z "$problems" ]] || die "$problems"
+check_machine VOXSRC_CPU_MACHINE_TYPE
 need gcloud
 
 pools="$(pools_of_gpu none)"
@@ -114,7 +115,7 @@ check_pool() {
 }
 
 # A cluster makes one pool at a time: what an interrupted earlier run began comes first.
-wait_for_operations
+wait_for_operations must-succeed
 pool_fields='--format=value[separator=|](status,config.machineType,autoscaling.totalMaxNodeCount,locations.list(),config.serviceAccount)'
 for pool_name in $pools; do
   if exists gcloud container node-pools describe "$pool_name" "$at_project" "--cluster=$VOXSRC_CLUSTER" "$at_zone" \

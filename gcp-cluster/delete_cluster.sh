@@ -15,8 +15,8 @@ Deletes Kubeflow Pipelines with its disks (the history of runs), the cluster wit
 nodes, and the router with Cloud NAT that create_cluster.sh made. The bucket, the image
 repository and the service accounts stay unless named. Asks for the cluster's name first.
 A cluster of this name in another zone than VOXSRC_ZONE is an error, and nothing is deleted. What
-an interrupted run has begun is waited for; of a cluster that is not in working order,
-Kubeflow Pipelines is not deleted first.
+an interrupted run has begun is waited for, and may fail; of a cluster that is not in working
+order, Kubeflow Pipelines is not deleted first.
 
   --with-bucket      also delete the bucket with everything in it: audio, features,
                      checkpoints, models; asks for the bucket's name too
@@ -92,8 +92,9 @@ cluster_exists=(exists gcloud container clusters describe "$VOXSRC_CLUSTER" "$at
 confirm cluster "$VOXSRC_CLUSTER"
 ! $with_bucket || confirm bucket "$VOXSRC_BUCKET"
 
-# GKE does one thing at a time: what is under way may be this cluster's creation, or its deletion.
-wait_for_operations
+# GKE does one thing at a time: what is under way may be this cluster's creation, or its deletion. One that fails has
+# ended, too.
+wait_for_operations may-fail
 if "${cluster_exists[@]}"; then
   if ! $dry_run && [[ "$found" != RUNNING && "$found" != RECONCILING ]]; then
     say "cluster $VOXSRC_CLUSTER is $found: Kubeflow Pipelines is not deleted first; disks that it has are named below"

@@ -69,7 +69,7 @@ problem() {
   problems+="${problems:+$'\n'}$1"
 }
 
-# check_machine SETTING: adds to `problems` why a machine type cannot be had in a cluster as these scripts make it. From
+# check_machine SETTING: ends the script if a machine type cannot be had in a cluster as these scripts make it. From
 # docs.cloud.google.com/compute/docs/machine-resource: processors, and disks of each series.
 check_machine() {
   local why=''
@@ -80,14 +80,12 @@ check_machine() {
     a2 | a3 | a4 | g2 | g4) why='GPUs, and this pool is one without: see VOXSRC_GPU_TYPES' ;;
   esac
   [[ -z "$why" ]] ||
-    problem "$1: found ${!1}, a machine with $why; expected another series, such as e2, n2d, n2, c3 or c3d"
+    die "$1: found ${!1}, a machine with $why; expected another series, such as e2, n2d, n2, c3 or c3d"
 }
 
 # Adds to `problems` what is wrong between settings, and what is known of their values.
 compare_settings() {
   local zone account host project
-  check_machine VOXSRC_SYSTEM_MACHINE_TYPE
-  check_machine VOXSRC_CPU_MACHINE_TYPE
   for zone in ${VOXSRC_ZONE//,/ } ${VOXSRC_NODE_ZONES//,/ }; do
     [[ "$zone" == "$VOXSRC_REGION"-? ]] ||
       problem "VOXSRC_ZONE, VOXSRC_NODE_ZONES: found $zone; expected zones of VOXSRC_REGION, $VOXSRC_REGION"

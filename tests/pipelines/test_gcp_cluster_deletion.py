@@ -48,6 +48,33 @@ def test_a_cluster_that_is_being_deleted_is_waited_for(cloud: Cloud) -> None:
     assert cloud.changing_calls() == []
 
 
+def test_a_cluster_whose_creation_fails_while_it_is_waited_for_is_deleted(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = cloud.cli.call
+
+    def call(command: list[str]) -> tuple[int, str, str]:
+        if command[:4] != ["gcloud", "container", "operations", "wait"]:
+            return others(command)
+        cloud.state["operations"] = {}
+        cloud.state["clusters"]["some-cluster"]["status"] = "ERROR"
+        return 1, "", "ERROR: Operation [operation-1] finished with error: quota exceeded\n"
+
+    monkeypatch.setattr(cloud.cli, "call", call)
+    cloud.state["clusters"]["some-cluster"]["status"] = "PROVISIONING"
+    cloud.state["operations"] = {"operation-1": {}}
+    refused = cloud.run("create_cluster")
+    assert refused.returncode == 1
+    assert "operation operation-1 failed; see status.sh" in refused.stderr
+    cloud.state["clusters"]["some-cluster"]["status"] = "PROVISIONING"
+    cloud.state["operations"] = {"operation-1": {}}
+    done = cloud.run("delete_cluster", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "operation operation-1 failed (its message is above): going on" in done.stderr
+    assert words_of_changes(cloud) == [CLUSTER]
+    assert cloud.state["clusters"] == {}
+
+
 def test_a_cluster_that_failed_is_deleted_without_asking_it_anything(cloud: Cloud) -> None:
     cloud.state["clusters"]["some-cluster"]["status"] = "ERROR"
     done = cloud.run("delete_cluster", "--yes")

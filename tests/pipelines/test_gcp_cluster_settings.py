@@ -158,9 +158,12 @@ def test_another_account_is_refused_where_kfps_manifests_decide_it(tmp_path: Pat
     assert "VOXSRC_KUBERNETES_SERVICE_ACCOUNT: found runner; expected pipeline-runner" in done.stderr
 
 
-@pytest.mark.parametrize("setting", ["VOXSRC_CPU_MACHINE_TYPE", "VOXSRC_SYSTEM_MACHINE_TYPE"])
+@pytest.mark.parametrize(
+    ("setting", "script"),
+    [("VOXSRC_CPU_MACHINE_TYPE", "create_node_pools"), ("VOXSRC_SYSTEM_MACHINE_TYPE", "create_cluster")],
+)
 def test_machines_that_the_cluster_cannot_have_are_refused_with_the_reason(
-    setting: str, tmp_path: Path
+    setting: str, script: str, tmp_path: Path
 ) -> None:
     for machine, reason in {
         "c4-standard-8": "Hyperdisk alone",
@@ -170,11 +173,25 @@ def test_machines_that_the_cluster_cannot_have_are_refused_with_the_reason(
         "t2a-standard-8": "ARM processors",
         "g2-standard-8": "GPUs",
     }.items():
-        done = dry_run(lines(**{setting: machine}), tmp_path)
+        done = dry_run(lines(**{setting: machine}), tmp_path, script=script)
         assert done.returncode == 1
         assert f"{setting}: found {machine}, a machine with {reason}" in done.stderr
     for machine in ("c3-standard-8", "n2-custom-8-16384", "e2-medium", "custom-8-16384"):
-        assert dry_run(lines(**{setting: machine}), tmp_path).returncode == 0, machine
+        assert dry_run(lines(**{setting: machine}), tmp_path, script=script).returncode == 0, machine
+
+
+def test_setup_refuses_other_machines_before_it_makes_anything(tmp_path: Path) -> None:
+    done = dry_run(lines(VOXSRC_CPU_MACHINE_TYPE="c4-standard-8"), tmp_path, script="setup")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "VOXSRC_CPU_MACHINE_TYPE: found c4-standard-8" in done.stderr
+    assert "create_node_pools.sh cannot be run (its message is above); nothing was made" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["status", "connect", "delete_cluster"])
+def test_what_makes_no_machines_does_not_mind_their_type(script: str, tmp_path: Path) -> None:
+    other = lines(VOXSRC_CPU_MACHINE_TYPE="n4-standard-8", VOXSRC_SYSTEM_MACHINE_TYPE="t2a-standard-4")
+    done = dry_run(other, tmp_path, script=script)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
