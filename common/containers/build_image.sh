@@ -192,16 +192,24 @@ architecture_of() {
 }
 
 # Finds the Debian image that all others are built on, from a registry if it is not here: sets `debian`, its name,
-# `debian_id` and, if a registry gave it, `debian_digest`. One for another architecture is as good as none.
+# `debian_id` and, if a registry gave it, `debian_digest`. One for another architecture is no reason not to look there.
 find_debian() {
-  local argument digests
+  local argument digests here
   debian="$(sed -n 's/^ARG BASE_IMAGE=//p' "$root/common/containers/python/Dockerfile")"
   for argument in ${build_args[@]+"${build_args[@]}"}; do
     [[ "$argument" != BASE_IMAGE=* ]] || debian="${argument#BASE_IMAGE=}"
   done
   [[ -n "$debian" ]] || return 0
-  if $pull || [[ "$(architecture_of "$debian")" != "$architecture" ]]; then
-    "$docker" pull --platform "$platform" "$debian" >&2 || die "$debian cannot be pulled for $platform (see above)"
+  here="$(architecture_of "$debian")"
+  if $pull || [[ "$here" != "$architecture" ]]; then
+    "$docker" pull --platform "$platform" "$debian" >&2 || {
+      if $pull || [[ -z "$here" ]]; then
+        die "$debian cannot be pulled for $platform (see above)"
+      fi
+      # An engine that keeps several platforms of one name may have this one, too, and show another.
+      printf 'build_image.sh: warning: %s cannot be pulled for %s (see above), and what is here may be for %s alone\n' \
+        "$debian" "$platform" "$here" >&2
+    }
   fi
   debian_id="$("$docker" image inspect --format '{{.Id}}' "$debian")"
   digests="$("$docker" image inspect --format '{{join .RepoDigests "\n"}}' "$debian")"

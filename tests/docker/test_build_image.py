@@ -224,6 +224,19 @@ def test_an_image_for_other_machines_is_not_built_upon(checkout: Checkout) -> No
     assert f"--tag {base}" in checkout.recorded("build")[0]
 
 
+def test_an_image_that_is_shown_for_other_machines_is_used_where_none_can_be_pulled(
+    checkout: Checkout,
+) -> None:
+    done = checkout.build("thing", DEBIAN_FOR="arm64", FAIL_AT=PULL)
+    assert done.returncode == 0, done.stderr
+    assert "warning: debian:bookworm-slim cannot be pulled for linux/amd64" in done.stderr
+    assert "what is here may be for arm64 alone" in done.stderr
+    checkout.calls.unlink()
+    done = checkout.build("thing", DEBIAN_ID="", FAIL_AT=PULL)
+    assert done.returncode == 1
+    assert "debian:bookworm-slim cannot be pulled for linux/amd64 (see above)" in done.stderr
+
+
 def test_an_image_for_other_machines_is_not_pushed(checkout: Checkout) -> None:
     push = ["thing", "--push", "--registry", "r.example/r"]
     done = checkout.build(*push, VOXSRC_PLATFORM="linux/arm64")
