@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import Command
+from commands import Command, identities
 from steered_trainings import Arguments
 from voxsrc.features import FbankSpec
 from voxsrc.models.encoder import SpeakerEncoder
@@ -43,10 +43,12 @@ def test_it_is_written_from_the_stored_weights(
 
 
 def test_another_input_replaces_it(trainer: Command, arguments: Arguments, model: Path) -> None:
+    weights = identities(model)["model.safetensors"]
     for onnx in ("log_mel", "audio"):
         assert trainer(*arguments(num_steps=2, onnx=onnx)).code == 0
         assert read_description(str(model)).recipe["onnx"] == onnx
         assert (model / "model.onnx").read_text().startswith(f"('{onnx}', ")
+    assert identities(model)["model.safetensors"] == weights, "they are the same, and are not written again"
 
 
 def test_it_is_not_written_twice(trainer: Command, arguments: Arguments, model: Path) -> None:

@@ -21,10 +21,10 @@ def test_the_output_of_a_training_for_its_model_folder(place: str) -> None:
 
 def test_a_training_that_has_no_model_yet(place: str) -> None:
     storage.write_bytes(f"{place}/run/checkpoints/latest.json", b"{}")
-    with pytest.raises(NotFoundError, match=r"not finished.*--export best") as caught:
+    with pytest.raises(NotFoundError, match=r"not finished.*--export newest \(or best\)") as caught:
         read_description(f"{place}/run")
     assert f"{place}/run/exported" in str(caught.value)
-    with pytest.raises(NotFoundError, match=r"not finished.*--export best"):
+    with pytest.raises(NotFoundError, match=r"not finished.*--export newest"):
         read_description(f"{place}/run/model")
 
 

@@ -82,6 +82,11 @@ def save_model(uri: str, encoder: SpeakerEncoder, description: ModelDescription)
     """Writes weights, then the description that makes the folder a model; the ONNX form is separate."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     storage.write_bytes(storage.join(uri, WEIGHTS_NAME), safetensors.torch.save(weights))
+    write_description(uri, description)
+
+
+def write_description(uri: str, description: ModelDescription) -> None:
+    """Writes `model.yaml` beside weights that are there already."""
     fields = {
         "format_version": FORMAT_VERSION,
         "encoder": description.encoder.to_dict(),
@@ -147,8 +152,8 @@ def _place_in_training(uri: str) -> str:
         if storage.exists(storage.join(output_uri, _CHECKPOINTS)):
             exported = storage.join(output_uri, "exported")
             return (
-                "the training has not finished: its command with --export best writes the model of the best "
-                f"checkpoint below {exported}"
+                "the training has not finished: its command with --export newest (or best) writes the model "
+                f"of that checkpoint below {exported}"
             )
     except StorageError:
         return ""  # who may not look around is told what is missing

@@ -20,6 +20,7 @@ from voxsrc.models.stored import (
     load_model,
     read_description,
     save_model,
+    write_description,
 )
 
 
@@ -100,7 +101,8 @@ def renew_onnx(model_uri: str, recipe: Recipe) -> bool:
         return False
     encoder = load_model(model_uri).encoder
     storage.write_bytes(storage.join(model_uri, ONNX_NAME), to_onnx(encoder, description.spec, recipe.onnx))
-    save_model(model_uri, encoder, replace(description, recipe={**description.recipe, "onnx": recipe.onnx}))
+    recipe_now = {**description.recipe, "onnx": recipe.onnx}
+    write_description(model_uri, replace(description, recipe=recipe_now))
     return True
 
 
