@@ -270,7 +270,7 @@ def _train(request: Request, rank: int) -> int:
         module, _, name = place.partition(":")
         setattr(importlib.import_module(module), name, value)
     if request["await_saves"]:
-        _await_saves()
+        await_saves()
     if request["kill_at_operation"]:
         kill_at_operation(request["kill_at_operation"])
     if request["signal_at_call"] and rank in request["signal_ranks"]:
@@ -287,7 +287,8 @@ def _meet(path: str, rank: int, size: int) -> None:
     dist.init_process_group = partial(join, init_method=f"file://{path}", rank=rank, world_size=size)
 
 
-def _await_saves() -> None:
+def await_saves(put: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Has each save end before the training goes on; `put` sets the attribute, and may set it back later."""
     from trainer.checkpoint.saver import AsyncSaver
 
     submit = AsyncSaver.submit
@@ -297,7 +298,7 @@ def _await_saves() -> None:
         self.wait()
         return copy_s
 
-    setattr(AsyncSaver, "submit", submit_and_wait)  # noqa: B010
+    put(AsyncSaver, "submit", submit_and_wait)
 
 
 def _signal_at_call(place: str, number: int, signal_number: int) -> None:

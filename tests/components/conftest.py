@@ -71,10 +71,11 @@ def begun(corpus: Corpus, finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def trainer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs the command in this process; it draws no plot."""
+    """Runs the command in this process; it draws no plot, and awaits each save: see `Trainings.run`."""
     from trainer.cli import main
-    from training_runs import write_no_curves
+    from training_runs import await_saves, write_no_curves
 
+    await_saves(monkeypatch.setattr)
     monkeypatch.setattr("trainer.run.draw_curves", write_no_curves)
 
     def run(*arguments: str) -> Outcome:
