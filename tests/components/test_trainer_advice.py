@@ -42,4 +42,10 @@ def test_a_smaller_batch_is_smaller(
     told = advice(arguments, world, batch_size=batch_size)
     assert ("--set batch_size=" in told) == (smaller is not None)
     if smaller is not None:
-        assert f"--set batch_size={smaller}, " in told
+        assert f"in a new one try --set batch_size={smaller}, or --set " in told
+
+
+def test_what_cannot_be_lowered_leaves_no_gap(arguments: Arguments) -> None:
+    assert "try --set precision=bf16, or --set sampler.crop_frames=…; or" in advice(arguments, batch_size=2)
+    half = advice(arguments, batch_size=2, precision="bf16")
+    assert "in a new one try --set sampler.crop_frames=…; or --set data.placement=ram" in half

@@ -38,6 +38,14 @@ def test_saves_loads_and_keeps_the_last_and_the_best(output: str) -> None:
     assert (steps(reader), reader.best) == ([5, 4, 2], best.entry)
 
 
+def test_a_program_of_before_finds_what_it_reads(tmp_path: Path) -> None:
+    with CheckpointStore(str(tmp_path)).open_for_writing("a") as store:
+        store.save(1, snapshot_of(1), metric=0.5)
+    fields = json.loads(storage.read_bytes(storage.join(store.folder_uri, POINTER_NAME)))
+    assert {"writer", "lower_is_better", "checkpoints"} < fields.keys()
+    assert fields["lower_is_better"] is True
+
+
 def test_the_earliest_of_equals_is_best(tmp_path: Path) -> None:
     with CheckpointStore(str(tmp_path), keep_last=1).open_for_writing("a") as store:
         for step, metric in enumerate((0.7, 0.5, 0.5, 0.6)):

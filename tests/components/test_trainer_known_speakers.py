@@ -109,6 +109,31 @@ def test_speakers_of_the_model_before_it_are_known_too(
     assert "was trained on 2 of the 4 speakers" in message
 
 
+def test_those_of_a_model_that_does_not_say_are_not_claimed_to_be_known(
+    model: Path, trainer: Command, arguments: Arguments, warned: Warned, tmp_path: Path
+) -> None:
+    without_record(model)
+    strangers = write_speakers(tmp_path / "strangers", first_speaker=100)
+    changes = {"using": strangers, "initial_model": str(model), "num_steps": 2}
+    for fraction in (0.0, 0.3):
+        second = tmp_path / f"second-{fraction}"
+        assert trainer(*arguments(output=second, validation=validation(fraction), **changes)).code == 0
+        assert "training_speakers" not in read_description(str(second / "model")).provenance
+        (message,) = warned(second / "model", 0.5)
+        assert message.startswith(f"initial_model {second / 'model'} does not say on whom it was trained")
+
+
+@pytest.mark.parametrize(("fraction", "is_known"), [(0.3, True), (0.0, True), (0.5, False)])
+def test_of_the_same_set_they_are_known_where_no_more_are_held_out(
+    model: Path, trainer: Command, arguments: Arguments, tmp_path: Path, fraction: float, is_known: bool
+) -> None:
+    without_record(model)
+    command = arguments(initial_model=str(model), num_steps=1, validation=validation(fraction), batch_size=4)
+    assert trainer(*command).code == 0
+    provenance = read_description(str(tmp_path / "run/model")).provenance
+    assert ("training_speakers" in provenance) == is_known
+
+
 def test_they_are_known_when_the_model_is_gone(
     model: Path, trainer: Command, arguments: Arguments, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -140,10 +165,37 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(
     changes = {"initial_model": str(model), "num_steps": 2}
     with monkeypatch.context() as earlier:
         earlier.setattr(TrainingState, "to_state", to_state)
-        interrupted(trainer, arguments(**changes), monkeypatch)
+        for name in ("run", "gone"):
+            interrupted(trainer, arguments(output=tmp_path / name, **changes), monkeypatch)
     assert trainer(*arguments(**changes)).code == 0
     known = read_description(str(tmp_path / "run/model")).provenance["training_speakers"]
     assert len(known_among([f"id{number:03d}" for number in range(20)], known, "")) == 8
+    model.rename(tmp_path / "moved")
+    assert trainer(*arguments(output=tmp_path / "gone", **changes)).code == 0
+    assert "training_speakers" not in read_description(str(tmp_path / "gone/model")).provenance
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_the_description_does_not_depend_on_an_interruption(
+    model: Path,
+    trainer: Command,
+    arguments: Arguments,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    says: bool,
+) -> None:
+    if not says:
+        without_record(model)
+    strangers = write_speakers(tmp_path / "strangers", first_speaker=100)
+    changes = {"using": strangers, "initial_model": str(model), "num_steps": 2}
+    assert trainer(*arguments(output=tmp_path / "plain", **changes)).code == 0
+    for name in ("there", "gone"):
+        interrupted(trainer, arguments(output=tmp_path / name, **changes), monkeypatch)
+    assert trainer(*arguments(output=tmp_path / "there", **changes)).code == 0
+    model.rename(tmp_path / "moved")
+    assert trainer(*arguments(output=tmp_path / "gone", **changes)).code == 0
+    assert Result.of(tmp_path / "there") == Result.of(tmp_path / "plain")
+    assert Result.of(tmp_path / "gone") == Result.of(tmp_path / "plain")
 
 
 def test_a_record_is_compact_and_does_not_depend_on_order() -> None:

@@ -1,6 +1,7 @@
 """A training that stops early gives its best weights."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -109,3 +110,16 @@ class TestPatience:
         assert steps[-2:] == [62, 63], "patience begins anew"
         assert rows[-1]["loss"] == pytest.approx(sum(losses[-3:]) / 3), "of the second stage's steps alone"
         assert load_model(storage.join(output, "model")).description.metrics["stopped_early"]
+
+    def test_with_nobody_held_out_it_has_no_effect_and_a_warning(
+        self, trainer: Command, arguments: Arguments, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        command = arguments(num_steps=2, validation={"fraction": 0.0, "patience": 1})
+        with caplog.at_level(logging.WARNING, "trainer"):
+            assert trainer(*command).code == 0
+        message = caplog.messages[0]
+        assert message.startswith(
+            "validation.patience is 1, but validation.fraction is 0: nobody is held out"
+        )
+        assert "finished already" in trainer(*command).output
+        assert trainer(*command, "--export", "newest").code == 0

@@ -1,5 +1,6 @@
 """Half precision: what needs a GPU for it, and what does not."""
 
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from commands import Command
 from steered_trainings import Arguments
 from trainer import devices
+from trainer.data import DeviceFeatures
 from trainer.recipe import Recipe
 from voxsrc.errors import ConfigError
 
@@ -25,10 +27,24 @@ def test_a_cpu_does_not_train_in_fp16(trainer: Command, half: Arguments, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_needs_no_gpu(trainer: Command, half: Arguments) -> None:
-    outcome = trainer(*half("--dry-run"))
+def test_it_is_told_before_the_features_are_read(
+    trainer: Command, half: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_features(*_: object, **__: object) -> None:
+        pytest.fail("34 GB are read")
+
+    monkeypatch.setattr(DeviceFeatures, "open", open_features)
+    assert "precision is fp16" in trainer(*half()).error
+
+
+def test_a_dry_run_needs_no_gpu_and_says_that_the_training_does(
+    trainer: Command, half: Arguments, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "trainer"):
+        outcome = trainer(*half("--dry-run"))
     assert outcome.code == 0, outcome.error
     assert "fp16 on cpu" in outcome.output
+    assert caplog.messages == ["precision is fp16, which needs a GPU; --set precision=fp32 on a CPU"]
 
 
 def test_what_a_gpu_trained_in_fp16_is_exported_and_finished_on_a_cpu(

@@ -156,7 +156,6 @@ def test_differing_keys() -> None:
         ("optimizer.weight_decay=-1", "optimizer: weight_decay is -1.0; expected 0 or more"),
         ("augment.noise.probability=0.1", "augment.noise: .*features is null"),
         ("validation.fraction=1", "validation: fraction is 1.0; expected 0 to below 1"),
-        ("validation.fraction=0", "validation: patience is 100, but fraction is 0: nobody is held out"),
         ("fine_tuning.margin=2", "fine_tuning.margin does not fit the loss: margin is 2; expected"),
         ("fine_tuning.num_steps=0", "fine_tuning: num_steps is 0"),
         ("margin.initial=1.6", "margin.initial does not fit the loss: margin is 1.6"),

@@ -9,8 +9,11 @@ import pytest
 
 from commands import Command
 from steered_trainings import Arguments
+from trainer.data import DeviceFeatures
+from trainer.distributed import World
 from trainer.recipe import Recipe
 from trainer.stages import stages_of
+from trainer.training import Training
 
 README = Path(__file__).resolve().parents[2] / "components" / "train" / "README.md"
 
@@ -59,6 +62,20 @@ def test_a_rate_that_rises_is_warned_of(
         assert trainer(*arguments("--dry-run", **changes)).code == 0
     (message,) = caplog.messages
     assert message.startswith(f"{key} rises from 1e-05 to 5e-05; ")
+
+
+def test_only_the_first_process_warns(
+    features: str, arguments: Arguments, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rises = {"kind": "exponential", "initial": 1e-5, "final": 5e-5}
+    recipe = Recipe.load(arguments(learning_rate=rises)[1])
+    opened = DeviceFeatures.open(features)
+    for rank in (0, 1):
+        caplog.clear()
+        training = Training(recipe, opened, features, str(tmp_path / "run"), World(rank, 2, rank))
+        with caplog.at_level(logging.WARNING, "trainer"):
+            training.open_inputs()
+        assert len(caplog.messages) == (rank == 0)
 
 
 def test_the_readmes_own_speakers_go_on_at_a_low_rate() -> None:

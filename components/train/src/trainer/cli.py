@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 EXPORTS_FOLDER = "exported"
 
+_log = logging.getLogger("trainer")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line, with its help."""
@@ -119,9 +121,19 @@ def _train_in_world(
     from trainer.resuming import MODEL_FOLDER, load_for_export
     from trainer.run import train
     from trainer.training import Training
-    from voxsrc.models.stored import ONNX_NAME
+    from voxsrc.models.stored import DESCRIPTION_NAME, ONNX_NAME
 
     say = print if world.is_first else _say_nothing
+    model_uri = storage.join(parsed.output, MODEL_FOLDER)
+    # Before the features, whose reading takes minutes; a model that is finished needs no such device.
+    if not parsed.export and not storage.exists(storage.join(model_uri, DESCRIPTION_NAME)):
+        try:
+            check_precision(device, recipe)
+        except ConfigError as error:
+            if not parsed.dry_run:
+                raise
+            if world.is_first:
+                _log.warning("%s", error)
     features = DeviceFeatures.open(parsed.features, device, recipe.data, processes_on_node=world.size)
     if features.manifest.spec.num_mels != recipe.encoder.num_mels:
         raise ConfigError(
@@ -140,19 +152,17 @@ def _train_in_world(
         if world.size > 1:
             raise ConfigError("--export is for one process: start it without torchrun and --num-processes")
         weights_step = load_for_export(training, parsed.export)
-        model_uri = storage.join(parsed.output, EXPORTS_FOLDER, f"step-{weights_step:09d}")
-        write_outputs(model_uri, training, weights_step=weights_step)
-        say(f"model after step {weights_step}: {model_uri}")
+        exported_uri = storage.join(parsed.output, EXPORTS_FOLDER, f"step-{weights_step:09d}")
+        write_outputs(exported_uri, training, weights_step=weights_step)
+        say(f"model after step {weights_step}: {exported_uri}")
         return
     _check_resume(parsed)
-    model_uri = storage.join(parsed.output, MODEL_FOLDER)
     if finished_model(model_uri, training):
         if world.is_first and renew_onnx(model_uri, recipe):
             say(f"{model_uri} is finished already; {ONNX_NAME} was written")
         else:
             say(f"{model_uri} is finished already; nothing to do")
     else:
-        check_precision(device, recipe)
         training.open_inputs()
         weights_step = train(training, _run_id(), show_progress=True)
         leave_world(world)

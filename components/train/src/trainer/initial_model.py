@@ -62,17 +62,39 @@ def doubt_about_held_out(
                 f"out for validation, such as {known[0]}: {remedy}"
             )
         return None
-    # Without a record, as of earlier versions. Who is held out of one set at a fraction is, too, at a larger.
-    provenance = description.provenance
-    same_set = provenance.get("features_sha256") == identity["features_sha256"]
-    theirs = description.recipe.get("validation", {}).get("fraction", 0.0)
-    ours = identity["recipe"]["validation"]["fraction"]
-    if same_set and ours <= theirs and "initial_model" not in provenance:
+    if _knows_nobody_else(description, identity):
         return None
     return (
         f"initial_model {uri} does not say on whom it was trained: if that was on speakers held out for "
         f"validation, {remedy}"
     )
+
+
+def record_with(own: str, uri: str, description: ModelDescription, identity: Mapping[str, Any]) -> str | None:
+    """On whom the model of a training is trained, as a record; None if the initial model does not say.
+
+    Args:
+        own: The record of the training's speakers.
+        uri: The initial model's.
+        description: What it says of itself.
+        identity: The training's.
+    """
+    theirs = description.provenance.get(TRAINING_SPEAKERS)
+    if theirs is not None:
+        return merged_records(own, theirs, uri)
+    return own if _knows_nobody_else(description, identity) else None
+
+
+def _knows_nobody_else(description: ModelDescription, identity: Mapping[str, Any]) -> bool:
+    """Whether a model without a record, as of earlier versions, is known to know only a training's speakers.
+
+    Who is held out of one set at a fraction is, too, at a larger.
+    """
+    provenance = description.provenance
+    same_set = provenance.get("features_sha256") == identity["features_sha256"]
+    theirs = description.recipe.get("validation", {}).get("fraction", 0.0)
+    ours = identity["recipe"]["validation"]["fraction"]
+    return bool(same_set and ours <= theirs and "initial_model" not in provenance)
 
 
 def speaker_record(speakers: Iterable[str]) -> str:

@@ -100,11 +100,13 @@ def out_of_memory_advice(recipe: Recipe, world: World) -> Iterator[None]:
         if tuning is not None:
             crops["fine_tuning.crop_frames"] = tuning.crop_frames
         key = max(crops, key=lambda key: crops[key])
-        batch = f"--set batch_size={smaller}, " if smaller < recipe.batch_size else ""
-        half = "" if recipe.precision != "fp32" else "--set precision=bf16, "
+        settings = [f"--set batch_size={smaller}"] if smaller < recipe.batch_size else []
+        if recipe.precision == "fp32":
+            settings.append("--set precision=bf16")
+        settings.append(f"--set {key}=…")
         raise TrainingError(
             f"out of memory at batch_size {recipe.batch_size}, crops up to {crops[key]} frames, precision "
             f"{recipe.precision}: a GPU with more memory or more processes (--num-processes) continue this "
-            f"output; in a new one try {batch}{half}or --set {key}=…; or "
-            f"--set data.placement=ram if the features are in GPU memory ({error})"
+            f"output; in a new one try {', or '.join(settings)}; or --set data.placement=ram if the features "
+            f"are in GPU memory ({error})"
         ) from error

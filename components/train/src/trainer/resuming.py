@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from trainer.checkpoint import CheckpointError, CheckpointStore, LoadedCheckpoint, State
 from trainer.distributed import broadcast_module, broadcast_value
 from trainer.errors import TrainingError
@@ -63,6 +65,8 @@ def _of_this_version(name: str) -> Iterator[None]:
     """Says of a checkpoint whose parts are missing, or do not fit, what to do."""
     try:
         yield
+    except torch.OutOfMemoryError:  # a RuntimeError, too
+        raise
     except (KeyError, RuntimeError, ValueError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise TrainingError(

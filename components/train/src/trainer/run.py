@@ -36,7 +36,7 @@ def train(training: Training, run_id: str, *, show_progress: bool) -> int:
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         store = saver = None
-        with training.timing.restoring():
+        with training.timing.restoring(), out_of_memory_advice(recipe, world):
             if world.is_first:
                 store = CheckpointStore(training.output_uri, keep_last=recipe.keep_checkpoints)
                 stack.enter_context(store.open_for_writing(run_id))

@@ -24,13 +24,14 @@ from trainer.distributed import (
     sum_gradients,
     with_global_batch_norm,
 )
+from trainer.doubts import doubtful_settings
 from trainer.errors import DivergedError, PreemptedError
 from trainer.history import Boards, History
 from trainer.initial_model import (
     TRAINING_SPEAKERS,
     doubt_about_held_out,
     fitting_model,
-    merged_records,
+    record_with,
     speaker_record,
 )
 from trainer.losses import LossOutput
@@ -110,16 +111,21 @@ class Training:
             "speakers": self.utterances.num_speakers,
             "utterances": len(self.utterances),
             "features_sha256": self.features.manifest.content_sha256,
-            TRAINING_SPEAKERS: speaker_record(copies.get(name, name) for name in training_speakers),
         }
+        # On whom the model is trained; None if its initial model does not say, or cannot be asked any more.
+        self._record: str | None = speaker_record(copies.get(name, name) for name in training_speakers)
         for kind, noise in recipe.augment.recordings().items():
             with naming_key(f"augment.{kind}.features"):
                 name = f"{kind}_sha256"
                 self.state.identity[name] = self._known(name, partial(_content_of, noise))
         if recipe.initial_model is not None:
             originals = [name for name in held_out if name not in copies]
-            take = partial(self._take_weights_of, recipe.initial_model, originals)
+            own, self._record = self._record, None
+            take = partial(self._take_weights_of, recipe.initial_model, originals, own)
             self.state.identity["initial_model"] = self._known("initial_model", take)
+        if self._record is not None:
+            # Last, where a checkpoint's is added to one that has none: equal trainings give equal bytes.
+            self.state.identity[TRAINING_SPEAKERS] = self._record
         self.history = History(self.output_uri)
         self.boards: Boards | None = None
         self.timing = Timing(
@@ -142,16 +148,14 @@ class Training:
             _log.warning("%s; taken to be what this training was begun with", error)
             return str(recorded)
 
-    def _take_weights_of(self, model_uri: str, held_out: Sequence[str]) -> str:
+    def _take_weights_of(self, model_uri: str, held_out: Sequence[str], own: str) -> str:
         """Begins with a trained model's encoder, which then knows that model's speakers; returns its hash."""
         spec, identity = self.features.manifest.spec, self.state.identity
         model = fitting_model(model_uri, self.recipe.encoder, spec, self.features_uri)
         doubt = doubt_about_held_out(model_uri, model.description, held_out, identity)
         if doubt is not None and self.world.is_first:
             _log.warning("%s", doubt)
-        theirs = model.description.provenance.get(TRAINING_SPEAKERS)
-        if theirs is not None:
-            identity[TRAINING_SPEAKERS] = merged_records(identity[TRAINING_SPEAKERS], theirs, model_uri)
+        self._record = record_with(own, model_uri, model.description, identity)
         self.state.encoder.load_state_dict(model.encoder.state_dict())
         return model.model_hash
 
@@ -221,25 +225,10 @@ class Training:
             FeatureSetError: One was made with another spec than the training features, or is damaged.
             ConfigError: One is empty, or there is no other speaker for babble.
         """
-        for key, stage in zip(("learning_rate", "fine_tuning.learning_rate"), self.stages, strict=False):
-            rates = stage.rates
-            if rates.rises:
-                _log.warning(
-                    "%s rises from %g to %g; to go on at a low rate, lower %s.final, too",
-                    key,
-                    rates.initial,
-                    rates.final,
-                    key,
-                )
-        augment = self.recipe.augment
-        for kind in ("noise", "music"):
-            if getattr(augment, kind).features is not None and not augment.probability(kind):
-                _log.warning(
-                    "augment.%s.features is given, but augment.%s.probability is 0: nothing is added",
-                    kind,
-                    kind,
-                )
-        if augment.is_on:
+        if self.world.is_first:
+            for doubt in doubtful_settings(self.recipe, self.stages):
+                _log.warning("%s", doubt)
+        if self.recipe.augment.is_on:
             self.augmenter  # noqa: B018 - made when first asked for
 
     def loader(self, stage: Stage) -> BatchLoader:

@@ -30,7 +30,8 @@ class ValidationConfig:
         max_utterances: At most so many utterances are embedded, chosen by hash.
         max_trials: At most so many target trials and as many non-target trials are scored.
         crop_frames: Frames of the one crop of each utterance, from its middle; a shorter one is looped.
-        patience: Stop if the EER has not improved in so many validations; None never does.
+        patience: Stop if the EER has not improved in so many validations; None never does. Without effect if
+            the fraction is 0.
     """
 
     fraction: float = VALIDATION_FRACTION
@@ -48,11 +49,6 @@ class ValidationConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; expected at least 1")
-        if self.patience is not None and not self.fraction:
-            raise ConfigError(
-                f"patience is {self.patience}, but fraction is 0: nobody is held out to judge by; expected a "
-                "fraction above 0, or no patience"
-            )
 
 
 class Validation:

@@ -97,6 +97,7 @@ class Pointer:
             "format_version": FORMAT_VERSION,
             "writer": self.writer,
             "best": best.name if best else None,
+            "lower_is_better": True,  # earlier versions of the program read it
             "checkpoints": [asdict(entry) for entry in self.entries],
         }
         return (json.dumps(fields, indent=1) + "\n").encode()
