@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from voxsrc.audio_ffmpeg import decode_with_ffmpeg
 from voxsrc.audio_format import end_of_id3, ffmpeg_demuxer
 from voxsrc.errors import AudioError
-from voxsrc.mp3_frames import mp3_goes_on
+from voxsrc.mp3_frames import begins_mp3, frames_alone, mp3_goes_on, states_length
 from voxsrc.whole_files import (
     UNKNOWN_WAV_SIZES,
-    begins_wav,
     check_flac,
     check_length,
     check_ogg,
-    check_wav,
+    next_wav,
+    whole_wav,
 )
 
 Float32Array = NDArray[np.float32]
@@ -155,9 +155,10 @@ def _decode_pcm16(data: bytes) -> tuple[Float32Array, int] | None:
     while position + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, position)
         if name == b"data":
-            if size in UNKNOWN_WAV_SIZES or position + 8 + size > len(data):
+            end = position + 8 + size
+            if size in UNKNOWN_WAV_SIZES or end > len(data):
                 return None
-            if 8 + file_size < len(data) and begins_wav(data, 8 + file_size):
+            if end < len(data) and next_wav(data, 8 + file_size, end):
                 return None
             count = size // (2 * num_channels) * num_channels
             check_length(count)
@@ -193,7 +194,7 @@ class _ForwardReader(soundfile.SoundFile):  # type: ignore[misc]  # soundfile sh
 
 def _decode_with_libsndfile(data: bytes) -> tuple[Float32Array, int]:
     """Samples (channels, W) float32 and the sample rate."""
-    check_wav(data)
+    data = whole_wav(data)
     check_ogg(data)
     source = io.BytesIO(data)
     try:
@@ -207,30 +208,34 @@ def _decode_with_libsndfile(data: bytes) -> tuple[Float32Array, int]:
             blocks = file.blocks_of(declared)
             rate_hz = int(file.samplerate)
     except soundfile.LibsndfileError as error:
+        if begins_mp3(data) and not states_length(data):  # as zeros behind the last frame are an error to it
+            return _decode_mp3_frames(data)
         found = f"{error.error_string} (the file begins with {data[:8].hex(' ')})"
         raise AudioError("undecodable", found) from error
     samples = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
     if len(samples) < declared:
+        if file.format == "MP3" and not states_length(data):
+            return _decode_mp3_frames(data)
         raise AudioError("truncated", f"{len(samples)} samples of {declared} that the header declares")
     read_to = source.tell()
     if data.startswith(b"fLaC", end_of_id3(data)):
         last_piece = (read_to - 1) // _FLAC_PIECE_BYTES * _FLAC_PIECE_BYTES
         check_flac(data, last_piece - _FLAC_WORD_BYTES)
     elif read_to < len(data) and file.format == "MP3" and mp3_goes_on(data, read_to):
-        return _decode_long_mp3(data, declared)
+        return _decode_mp3_frames(data)
     return np.ascontiguousarray(samples.T), rate_hz
 
 
-def _decode_long_mp3(data: bytes, num_samples: int) -> tuple[Float32Array, int]:
-    """An mp3 file with more in it than the `num_samples` of which its beginning tells.
+def _decode_mp3_frames(data: bytes) -> tuple[Float32Array, int]:
+    """An mp3 file with more or fewer samples than its beginning leads a decoder to expect.
 
-    Its bit rate changes and no header says how long it is, or several files were joined.
+    No header says how long it is, and its bit rate changes or tags count as audio; or several were joined.
     """
     try:
-        return decode_with_ffmpeg(data, "mp3")
+        return decode_with_ffmpeg(frames_alone(data), "mp3")
     except AudioError as error:
         raise AudioError(
-            "undecodable",
-            f"more follows the {num_samples} samples that its beginning declares, and not all can be read "
-            f"({error.detail}); if these are several mp3 files joined, store each as a file of its own",
+            error.reason,
+            f"not all of its mp3 frames can be read as one recording ({error.detail}); if these are several "
+            "mp3 files joined, store each as a file of its own",
         ) from error

@@ -13,9 +13,10 @@ from voxsrc.errors import AudioError
 
 # Of all channels: 4 GiB of float32, 18.6 hours at 16 kHz or 3.1 of stereo at 48 kHz.
 MOST_SAMPLES = 1 << 30
-# What a wav file that was written into a pipe gives as a size.
+# What a wav file gives as a size that was written into a pipe, or by a recorder that was killed.
 UNKNOWN_WAV_SIZES = (0, 0xFFFF_FFFF, 0x7FFF_FFFF)
 
+_WAV_START = re.compile(rb"R(?:IFF|F64).{4}WAVE", re.DOTALL)
 _OGG_FIRST_PAGE, _OGG_LAST_PAGE = 0x02, 0x04
 # A block with STREAMINFO, always the first and of 34 bytes, follows; it may be the last block, too.
 _FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
@@ -33,10 +34,14 @@ def check_length(num_samples: int) -> None:
         )
 
 
-def check_wav(data: bytes) -> None:
-    """Compares the data chunk of a RIFF or RF64 file with the file's size."""
+def whole_wav(data: bytes) -> bytes:
+    """Compares the data chunk of a RIFF or RF64 file with the file's size.
+
+    Returns:
+        The file; one with 0 as the size of its data, though they follow, has their true size.
+    """
     if data[:4] not in (b"RIFF", b"RF64") or data[8:12] != b"WAVE":
-        return
+        return data
     position, long_size = 12, None
     file_size = struct.unpack_from("<I", data, 4)[0]
     while position + 8 <= len(data):
@@ -45,20 +50,37 @@ def check_wav(data: bytes) -> None:
             file_size, long_size = struct.unpack_from("<QQ", data, position + 8)
         if name == b"data":
             size = size if long_size is None else long_size
-            if size not in UNKNOWN_WAV_SIZES and position + 8 + size > len(data):
+            start, end = position + 8, position + 8 + size
+            # If by the file's size other chunks follow one of no bytes, that is empty indeed.
+            if size in UNKNOWN_WAV_SIZES and (size or not start < 8 + file_size <= len(data)):
+                if another := _WAV_START.search(data, start):
+                    raise _joined(another.start())
+                if size or long_size is not None:
+                    return data
+                return data[: start - 4] + struct.pack("<I", len(data) - start) + data[start:]
+            if end > len(data):
                 raise AudioError(
-                    "truncated", f"{len(data) - position - 8} bytes of {size} that the wav header declares"
+                    "truncated", f"{len(data) - start} bytes of {size} that the wav header declares"
                 )
-            if begins_wav(data, 8 + file_size):
-                raise _joined(8 + file_size)
-            return
+            if end < len(data) and (another_at := next_wav(data, 8 + file_size, end)):
+                raise _joined(another_at)
+            return data
         position += 8 + size + size % 2
     raise AudioError("truncated", "the wav file ends before its data chunk")
 
 
-def begins_wav(data: bytes, position: int) -> bool:
-    """Whether a RIFF or RF64 file begins there."""
-    return data.startswith((b"RIFF", b"RF64"), position) and data.startswith(b"WAVE", position + 8)
+def next_wav(data: bytes, file_end: int, data_end: int) -> int:
+    """Where another RIFF or RF64 file begins, 0 if none does.
+
+    Args:
+        data: The file.
+        file_end: Its end by the size of RIFF, which some writers leave open, or never set right.
+        data_end: The end of its data chunk, which a byte of padding may follow.
+    """
+    for position in (file_end, data_end, data_end + 1):
+        if _WAV_START.match(data[position : position + 12]):
+            return position
+    return 0
 
 
 def check_flac(data: bytes, start: int = 0) -> None:
@@ -102,7 +124,8 @@ def check_mp4(data: bytes) -> None:
         if size < 8 or position + size > len(data):
             box = name.decode("ascii", "replace")
             raise AudioError("truncated", f"{len(data)} bytes; the box {box!r} at {position} needs {size}")
-        if name == b"moov" and name in names and b"moof" not in names:  # of fragments, each may be told anew
+        # Of fragments each may be told anew, but of what type the file is once only.
+        if name in names and (name == b"ftyp" or (name == b"moov" and b"moof" not in names)):
             raise _joined(position)
         names.add(name)
         position += size

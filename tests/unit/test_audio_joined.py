@@ -83,12 +83,19 @@ def test_joined_mp3_files_are_decoded_to_the_end(between: bytes) -> None:
     assert max(np.correlate(joined[8_000:], second, "valid")) > 0.9 * float(second @ second)
 
 
-def test_joined_mp3_files_that_cannot_be_decoded_to_the_end_are_rejected() -> None:
+def test_joined_mp3_files_with_tags_in_front_of_each_are_decoded_to_the_end() -> None:
     tagged = encode_with_ffmpeg(noise(0.5), 16_000, "mp3", "libmp3lame")
-    with pytest.raises(
-        AudioError, match=r"undecodable: more follows the 8000 samples .* files joined, store"
-    ):
-        decode(tagged + tagged)
+    assert tagged.startswith(b"ID3")
+    assert 16_000 <= len(decode(tagged + tagged).waveform) < 16_000 + 4 * 576
+
+
+def test_joined_mp3_files_of_several_sample_rates_are_rejected() -> None:
+    parts = [LOSSY["mp3"](noise(0.5, rate_hz), rate_hz) for rate_hz in (44_100, 16_000)]
+    for first, second in (parts, parts[::-1]):
+        with pytest.raises(
+            AudioError, match=r"undecodable: .*its sample rate changes .* files joined, store each as a file"
+        ):
+            decode(first + second)
 
 
 def test_an_mp3_file_whose_bit_rate_changes_without_a_header_that_says_so_is_read_to_its_end() -> None:
@@ -125,6 +132,8 @@ def test_fragments_may_each_tell_anew_what_is_in_them() -> None:
     check_mp4(box + b"ftyp" + (box + b"moov" + box + b"moof") * 2)
     with pytest.raises(AudioError, match="another recording"):
         check_mp4(box + b"ftyp" + box + b"moov" + box + b"moov")
+    with pytest.raises(AudioError, match="another recording begins at byte 24:"):
+        check_mp4((box + b"ftyp" + box + b"moov" + box + b"moof") * 2)
 
 
 def test_chunks_behind_the_audio_are_no_second_recording() -> None:
@@ -132,3 +141,35 @@ def test_chunks_behind_the_audio_are_no_second_recording() -> None:
     listed = data[:4] + (len(data) + 8).to_bytes(4, "little") + data[8:] + b"LIST\x08\x00\x00\x00RIFFWAVE"
     assert len(decode(listed).waveform) == 8_000
     assert reason_of(listed + data) == "undecodable"
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+@pytest.mark.parametrize("file_size", [0, 36, 10**7, 0xFFFF_FFFF])
+def test_wav_files_of_a_wrong_size_and_another_are_rejected(subtype: str, file_size: int) -> None:
+    first, second = wav(noise(0.5), subtype=subtype), wav(noise(0.5, seed=1), subtype=subtype)
+    first = first[:4] + file_size.to_bytes(4, "little") + first[8:]
+    assert np.array_equal(decode(first).waveform, decode(wav(noise(0.5), subtype=subtype)).waveform)
+    with pytest.raises(AudioError, match=f"undecodable: another recording begins at byte {len(first)}:"):
+        decode(first + second)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+@pytest.mark.parametrize(
+    ("file_size", "data_size"), [(0, 0), (36, 0), (10**7, 0), (0xFFFF_FFFF, 0), (0xFFFF_FFFF, 0xFFFF_FFFF)]
+)
+def test_a_wav_file_without_sizes_is_read_to_its_end_unless_another_follows(
+    subtype: str, file_size: int, data_size: int
+) -> None:
+    whole = wav(noise(0.5), subtype=subtype)
+    at = whole.index(b"data") + 4
+    piped = bytearray(whole)
+    piped[4:8], piped[at : at + 4] = file_size.to_bytes(4, "little"), data_size.to_bytes(4, "little")
+    assert np.array_equal(decode(bytes(piped)).waveform, decode(whole).waveform)
+    with pytest.raises(AudioError, match=f"undecodable: another recording begins at byte {len(whole)}:"):
+        decode(bytes(piped) + whole)
+
+
+def test_a_wav_file_that_says_that_it_is_empty_is_empty() -> None:
+    empty, listed = wav(noise(0.5)[:0]), b"LIST" + (8_000).to_bytes(4, "little") + bytes(range(250)) * 32
+    data = empty[:4] + (len(empty) + len(listed) - 8).to_bytes(4, "little") + empty[8:] + listed
+    assert reason_of(data) == "too_short"
