@@ -1,13 +1,17 @@
-"""What every command of the project does alike: errors and warnings in one line, `--debug`."""
+"""What every command of the project does alike: errors and warnings in one line, `--debug`, its end."""
 
 import argparse
 import logging
 import os
 import re
 import select
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import TextIO
 
 from voxsrc.errors import VoxsrcError
@@ -16,6 +20,8 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 # What a shell shows of a tool that SIGPIPE ended.
 EXIT_BROKEN_PIPE = 141
+# And of one that SIGTERM ended.
+EXIT_TERMINATED = 143
 
 # A value may end in the same sign: `--set=augment.noise.features=`.
 _EMPTY_OPTION = re.compile(r"--[\w-]+=")
@@ -79,6 +85,46 @@ def run_command(function: Callable[[argparse.Namespace], int | None], parsed: ar
         if not _silence_unread_streams():
             raise
         return EXIT_BROKEN_PIPE
+
+
+def run_terminable_command(
+    function: Callable[[argparse.Namespace], int | None], parsed: argparse.Namespace
+) -> int:
+    """As `run_command`, but SIGTERM unwinds the stack: temporary folders go, leases are released.
+
+    A second SIGTERM ends the process on the spot.
+
+    Returns:
+        The exit code; 143 after SIGTERM.
+    """
+    try:
+        with _unwound_by_sigterm():
+            return run_command(function, parsed)
+    except _Terminated:
+        print("terminated; what is finished is kept", file=sys.stderr)
+        return EXIT_TERMINATED
+
+
+class _Terminated(SystemExit):
+    """SIGTERM has come."""
+
+
+@contextmanager
+def _unwound_by_sigterm() -> Iterator[None]:
+    """Has SIGTERM raise `_Terminated`."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _Terminated(EXIT_TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(function: Callable[[argparse.Namespace], int | None], parsed: argparse.Namespace) -> int:

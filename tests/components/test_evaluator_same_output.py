@@ -1,6 +1,7 @@
 """Two evaluations into one output: they neither mix nor replace each other's results unasked."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,17 @@ def test_an_output_that_cannot_be_written_is_found_before_anything_is_embedded(
     assert outcome.code == 1
     assert str(output) in outcome.error
     assert evaluations.num_batches == 0
+
+
+def test_sigterm_leaves_the_output_to_the_next_run(
+    trained: Trained, evaluations: Evaluations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminated(*given: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "_scored", terminated)
+        outcome = evaluations(*job(trained), "--output", tmp_path)
+    assert outcome.code == 143
+    assert outcome.errors.splitlines()[-1] == "terminated; what is finished is kept"
+    assert json.loads((tmp_path / "writer.json").read_bytes())["released"]

@@ -1,6 +1,7 @@
 """How commands end: errors of one line, packages that are missing, output that nobody reads."""
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from voxsrc import command
-from voxsrc.command import run_command
+from voxsrc.command import run_command, run_terminable_command
 from voxsrc.errors import ConfigError
 
 QUIET = argparse.Namespace(debug=False)
@@ -168,3 +169,19 @@ def test_output_that_is_closed_from_the_start_is_no_error() -> None:
     shell = f'exec {sys.executable} -c "$1" >&-'
     done = subprocess.run(["sh", "-c", shell, "sh", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_sigterm_unwinds_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    left = []
+
+    def function(parsed: argparse.Namespace) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            left.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_terminable_command(function, QUIET) == 143
+    assert capsys.readouterr().err == "terminated; what is finished is kept\n"
+    assert left == [signal.SIG_DFL]  # a second one would end the process
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -40,7 +40,8 @@ def test_every_program_shows_what_is_logged(program: str, monkeypatch: pytest.Mo
     cli = importlib.import_module(f"{program}.cli")
     calls: list[str] = []
     monkeypatch.setattr(cli, "configure_logging", lambda: calls.append("configured"))
-    monkeypatch.setattr(cli, "run_command", lambda function, parsed: calls.append("run") or 0)
+    run = "run_terminable_command" if program in ("feature_extractor", "evaluator") else "run_command"
+    monkeypatch.setattr(cli, run, lambda function, parsed: calls.append("run") or 0)
     arguments = {
         "voxsrc": ["features", "info", "set"],
         "feature_extractor": ["finish", "--output", "set"],

@@ -7,7 +7,12 @@ from typing import Any
 
 import voxsrc
 from evaluator.options import SCORINGS, EvaluationOptions
-from voxsrc.command import add_debug_flag, configure_logging, run_command, without_empty_options
+from voxsrc.command import (
+    add_debug_flag,
+    configure_logging,
+    run_terminable_command,
+    without_empty_options,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -125,12 +130,12 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+    """Runs the command; returns its exit code, which is 143 after SIGTERM."""
     parsed = build_parser().parse_args(
         without_empty_options(sys.argv[1:] if arguments is None else arguments)
     )
     configure_logging()
-    return run_command(parsed.function, parsed)
+    return run_terminable_command(parsed.function, parsed)
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:

@@ -1,22 +1,15 @@
 """The command `feature-extractor`: plan, extract, finish, and run, which is all three."""
 
 import argparse
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 import voxsrc
 from feature_extractor import commands
-from voxsrc.command import add_debug_flag, configure_logging, run_command
+from voxsrc.command import add_debug_flag, configure_logging, run_terminable_command
 from voxsrc.cores import cpu_count
 from voxsrc.feature_set.encoding import DEFAULT_STEP_NAT
 from voxsrc.features import PRESETS
-
-# What a shell shows of a program that SIGTERM ended.
-_EXIT_TERMINATED = 143
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,37 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code, which is 143 after SIGTERM."""
     parsed = build_parser().parse_args(arguments)
     configure_logging()
-    try:
-        with _unwound_by_sigterm():
-            return run_command(parsed.function, parsed)
-    except _Terminated:
-        print("terminated; what is finished is kept", file=sys.stderr)
-        return _EXIT_TERMINATED
-
-
-class _Terminated(SystemExit):
-    """SIGTERM has come."""
-
-
-@contextmanager
-def _unwound_by_sigterm() -> Iterator[None]:
-    """Has SIGTERM raise `_Terminated`: ended on the spot, the process would leave temporary folders behind.
-
-    A second SIGTERM does end it on the spot.
-    """
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise _Terminated(_EXIT_TERMINATED)
-
-    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return run_terminable_command(parsed.function, parsed)
 
 
 def _add_output_option(parser: argparse.ArgumentParser) -> None:
