@@ -2,8 +2,8 @@
 
 A write goes to a temporary file in the target's folder, is synced, and replaces the target by rename.
 Temporary files are numbered slots, `.voxsrc-tmp-0` and so on, each held by a lock while its writer lives:
-what a killed writer left is removed by the next one of the same user, so that a folder never has more of them
-than it had writers at one time. Renames in a folder happen under a lock on the folder, which makes
+what a killed writer left is removed by the next one of the same user that comes to its slot (each looks from
+the first on), so that they do not pile up. Renames in a folder happen under a lock on the folder, which makes
 check-and-replace one step for all processes on the machine (and across machines where the file system's locks
 are).
 """
