@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpora import tar_bytes, zip_bytes
-from feature_extractor.options import ExtractionOptions, parse_speeds
+from feature_extractor.options import ExtractionOptions
 from feature_extractor.plan import PlanRows, read_plan, shard_key, write_plan
 from feature_extractor.planning import make_plan
 from voxsrc.errors import FeatureSetError
 from voxsrc.features import preset
+from voxsrc.speeds import parse_speeds
 
 
 def members(sizes: list[int]) -> dict[str, bytes]:

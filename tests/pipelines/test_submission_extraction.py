@@ -4,6 +4,7 @@ import pytest
 
 from voxsrc.errors import ConfigError
 from voxsrc.pipelines.arguments import check_arguments
+from voxsrc.speeds import parse_speeds
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_values_that_cannot_be_meant_are_refused(name: str, value: object, words
 def test_speeds_are_those_of_the_feature_extractor(value: str) -> None:
     options = pytest.importorskip("feature_extractor.options")
     try:
-        options.ExtractionOptions(audio_uris=("a",), speeds=options.parse_speeds(value))
+        options.ExtractionOptions(audio_uris=("a",), speeds=parse_speeds(value))
     except ConfigError:
         with pytest.raises(ConfigError):
             check_arguments({"speed": value}, ours=True)

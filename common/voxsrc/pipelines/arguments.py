@@ -6,12 +6,12 @@ the steps know only hours later.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
 from voxsrc.config import apply_overrides, read_yaml, suggestion
 from voxsrc.errors import ConfigError
 from voxsrc.recipes import is_recipe_file, shipped_recipes
+from voxsrc.speeds import check_speeds, parse_speeds
 
 OUR_PIPELINES = ("voxsrc-extract", "voxsrc-train")
 # As the evaluator has them.
@@ -47,7 +47,6 @@ RECIPE_KEYS = (
 )
 # What divides two entries in no list of overrides, and stands in no value but text.
 _COMMA_KEY = re.compile(r",\s*([A-Za-z_][\w.]*)\s*=")
-_SLOWEST, _FASTEST = Fraction(1, 2), Fraction(2)
 _PART = re.compile(r"(0|[1-9]\d*)/([1-9]\d*)")
 _SELECTOR_ENDING = "node_selector"
 
@@ -187,20 +186,13 @@ def _one_of(name: str, value: str, choices: "Sequence[str] | Mapping[str, Any]")
 
 
 def _speed(name: str, value: str) -> None:
-    """As `feature_extractor.options` has it."""
     try:
-        speeds = [Fraction(part.strip()) for part in value.split(",") if part.strip()]
-        fits = all(_SLOWEST <= speed <= _FASTEST and (speed * 1000).denominator == 1 for speed in speeds)
-    except (ValueError, ZeroDivisionError):
-        fits = False
-    if not fits:
+        check_speeds(parse_speeds(value))
+    except ConfigError as error:
         raise ConfigError(
             f"{name}: found {value!r}; expected speeds from 0.5 to 2, such as 0.9,1.1, with three decimals "
-            "at most; empty for none"
-        )
-    others = [speed for speed in speeds if speed != 1]
-    if len(set(others)) < len(others):
-        raise ConfigError(f"{name}: found {value!r}; expected each once")
+            "at most, each once; empty for none"
+        ) from error
 
 
 def _step(name: str, value: float) -> None:

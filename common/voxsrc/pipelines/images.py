@@ -23,6 +23,11 @@ def has_digest(image: str) -> bool:
     return _DIGEST.search(image) is not None
 
 
+def names_registry(image: str) -> bool:
+    """Whether the name says where to pull the image from; if not, a cluster looks on Docker Hub."""
+    return "/" in image
+
+
 def check_images(needs: Iterable[StepNeeds]) -> list[str]:
     """Warnings about images, each once.
 
@@ -45,7 +50,7 @@ def check_images(needs: Iterable[StepNeeds]) -> list[str]:
                 f"step {step.title}: image {image} is named by a tag, which may be moved; give it by digest, "
                 "as build_image.sh --push prints it"
             )
-        if "/" not in image:
+        if not names_registry(image):
             warnings[image] = (
                 f"step {step.title}: image {image} names no registry, so the cluster would look for it on "
                 "Docker Hub; give the one that build_image.sh --push prints"

@@ -16,6 +16,7 @@ from voxsrc.config import read_yaml
 from voxsrc.errors import ConfigError, CorpusError, NotFoundError, PermissionDeniedError, StorageError
 from voxsrc.pipelines.arguments import OUR_PIPELINES
 from voxsrc.pipelines.checks import Check
+from voxsrc.pipelines.images import names_registry
 from voxsrc.pipelines.inputs import Place, recipe_places, run_places
 from voxsrc.pipelines.needs import StepNeeds
 from voxsrc.pipelines.package import Package
@@ -41,7 +42,7 @@ def require_registries(package: Package, needs: Iterable[StepNeeds]) -> None:
     if package.name not in OUR_PIPELINES:
         return
     images = {need.image for need in needs if need.image is not None}
-    if local := sorted(image for image in images if image.strip() and "/" not in image):
+    if local := sorted(image for image in images if image.strip() and not names_registry(image)):
         noun = "the image names" if len(local) == 1 else "the images name"
         raise ConfigError(
             f"{', '.join(local)}: {noun} no registry, so "

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from voxsrc.pipelines.checks import Check
 from voxsrc.pipelines.cluster import GcloudError, Project
-from voxsrc.pipelines.images import has_digest
+from voxsrc.pipelines.images import has_digest, names_registry
 from voxsrc.pipelines.needs import StepNeeds
 
 
@@ -15,7 +15,7 @@ def image_checks(needs: Sequence[StepNeeds], project: Project) -> Iterator[Check
         host = image.partition("/")[0]
         name = image.rpartition("/")[2].partition("@")[0].partition(":")[0].removeprefix("voxsrc-")
         build = f"components/{name}/build_image.sh --push"
-        if "/" not in image:
+        if not names_registry(image):
             found = "names no registry, so the cluster would look on Docker Hub"
             remedy = f"{build}, and give the name that it prints"
             yield Check(what=what, state="missing", found=found, remedy=remedy)

@@ -9,11 +9,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from feature_extractor.options import ExtractionOptions, parse_spec, parse_speeds
+from feature_extractor.options import ExtractionOptions, parse_spec
 from voxsrc import storage
 from voxsrc.errors import ConfigError, NotFoundError
 from voxsrc.feature_set import Manifest, read_manifest
 from voxsrc.feature_set.manifest import MANIFEST_NAME, percent
+from voxsrc.speeds import parse_speeds
 
 _LOG_INTERVAL_S = 30.0
 # Of the log-mel values limited to the encoding's range; speech at the default options has none.

@@ -10,8 +10,7 @@ from typing import Any
 from voxsrc.errors import ConfigError
 from voxsrc.feature_set.encoding import DEFAULT_STEP_NAT, Encoding
 from voxsrc.features import FbankSpec, preset
-
-_SLOWEST, _FASTEST = Fraction(1, 2), Fraction(2)
+from voxsrc.speeds import check_speeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +48,7 @@ class ExtractionOptions:
                 "give one of the two"
             )
         Encoding.for_spec(self.spec, self.step_nat)
-        for speed in self.speeds:
-            if not _SLOWEST <= speed <= _FASTEST or speed == 1:
-                raise ConfigError(f"--speed {float(speed):g}: expected speeds from 0.5 to 2 other than 1")
-            if (speed * 1000).denominator != 1:
-                raise ConfigError(f"--speed {float(speed)}: expected at most three decimals")
-        if len(set(self.speeds)) < len(self.speeds):
-            raise ConfigError(
-                f"--speed {', '.join(str(float(s)) for s in self.speeds)}: name each speed once"
-            )
+        check_speeds(self.speeds)
         if self.num_shards is not None and self.num_shards < 1:
             raise ConfigError(f"--num-shards {self.num_shards}: expected at least 1")
         if not 0 <= self.min_duration_s < math.inf:
@@ -74,21 +65,6 @@ class ExtractionOptions:
 def copy_name(name: str, speed: Fraction) -> str:
     """The id of a copy at another speed, utterance's or speaker's: `id10001` → `id10001-sp0.9`."""
     return f"{name}-sp{float(speed):g}"
-
-
-def parse_speeds(text: str) -> tuple[Fraction, ...]:
-    """`0.9,1.1` → (9/10, 11/10); an empty text gives none; 1 is left out, as it is there anyway.
-
-    Raises:
-        ConfigError: If a part is not a number.
-    """
-    try:
-        speeds = [Fraction(part.strip()) for part in text.split(",") if part.strip()]
-    except (ValueError, ZeroDivisionError) as error:
-        raise ConfigError(
-            f"--speed {text!r}: expected numbers separated by commas, such as 0.9,1.1"
-        ) from error
-    return tuple(speed for speed in speeds if speed != 1)
 
 
 def parse_spec(preset_name: str, assignments: Sequence[str]) -> FbankSpec:
