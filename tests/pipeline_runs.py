@@ -96,6 +96,16 @@ def train_run(nodes: Nodes, state: str = "RUNNING", **arguments: Any) -> dict[st
     )
 
 
+def planning_run(minutes: int) -> dict[str, Any]:
+    """A run whose one step, on CPUs, took so long."""
+    return train_run(
+        tree(
+            {f"{ROOT}.voxsrc-extract": ("RUNNING", at(1), "")},
+            step(f"{ROOT}.voxsrc-extract.plan-extraction", "SUCCEEDED", 6, 6 + minutes),
+        )
+    )
+
+
 class Clock:
     """A time that only `pause` moves; `pauses` keeps each wait."""
 

@@ -80,6 +80,16 @@ def voxsrc_pipeline(cloud_env: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return run
 
 
+@pytest.fixture
+def interrupted_by_user(voxsrc_pipeline: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody presses Ctrl-C in the first wait of `voxsrc_pipeline`."""
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupt)
+
+
 @pytest.fixture(params=["as compiled", "under Kubeflow's defaults"])
 def both_shapes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs whose nodes are as our packages compile, and as the retry policy for all templates makes them."""

@@ -137,16 +137,10 @@ def test_a_run_of_the_same_second_that_is_listed_later_may_be_the_first(
     assert waits == [5]
 
 
+@pytest.mark.usefixtures("interrupted_by_user")
 def test_a_submission_that_is_interrupted_while_it_looks_for_others_is_told(
-    kfp_server: KfpServer,
-    voxsrc_pipeline: Run,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    kfp_server: KfpServer, voxsrc_pipeline: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(_: float) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("time.sleep", interrupt)
     assert voxsrc_pipeline(*submitting("extract")) == 130
     (own,) = kfp_server.runs
     link = f"{kfp_server.url}/#/runs/details/{own}"

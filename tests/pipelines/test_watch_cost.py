@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kfp_server import KfpServer
-from pipeline_runs import ROOT, T0, Clock, at, step, train_run, tree
+from pipeline_runs import ROOT, T0, Clock, at, planning_run, step, train_run, tree
 from voxsrc.cost.prices import load_prices
 from voxsrc.pipelines.pools import read_pools
 from voxsrc.pipelines.run_cost import cost_so_far, cpu_price_ratio
@@ -79,16 +79,6 @@ def test_each_pod_on_cpus_pays_for_a_whole_machine(kfp_server: KfpServer, watch:
     assert "train" in titles
 
 
-def planned(minutes: int) -> Any:
-    """A run whose one step on CPUs takes so long."""
-    return train_run(
-        tree(
-            {f"{ROOT}.voxsrc-extract": ("RUNNING", at(1), "")},
-            step(f"{ROOT}.voxsrc-extract.plan-extraction", "SUCCEEDED", 6, 6 + minutes),
-        )
-    )
-
-
 def test_cpu_machines_are_priced_as_the_settings_have_them(
     kfp_server: KfpServer,
     voxsrc_pipeline: Run,
@@ -96,7 +86,7 @@ def test_cpu_machines_are_priced_as_the_settings_have_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     identity = kfp_server.add_run("r", "RUNNING")
-    kfp_server.answers[identity] = [planned(60)]
+    kfp_server.answers[identity] = [planning_run(60)]
     price = load_prices().region("us-central1").extraction
     assert price.machine == "n2d-standard-8"
 
@@ -184,13 +174,10 @@ def test_json_has_a_line_for_each_change(
     assert last["state"] == "SUCCEEDED"
 
 
+@pytest.mark.usefixtures("interrupted_by_user")
 def test_ctrl_c_leaves_the_run_alone(
-    kfp_server: KfpServer, voxsrc_pipeline: Run, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    kfp_server: KfpServer, voxsrc_pipeline: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(_: float) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("time.sleep", interrupted)
     kfp_server.add_run("r", "RUNNING")
     assert voxsrc_pipeline("watch", "r") == 130
     assert "the run goes on" in capsys.readouterr().err

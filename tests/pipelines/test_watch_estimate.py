@@ -4,12 +4,11 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from kfp_server import KfpServer
-from pipeline_runs import ROOT, T0, Clock, at, step, train_run, tree
+from pipeline_runs import ROOT, T0, Clock, planning_run, step, train_run, tree
 from voxsrc.cost.prices import load_prices
 from voxsrc.pipelines.pools import read_pools
 from voxsrc.pipelines.report import snapshot_lines, snapshot_mapping
@@ -21,16 +20,6 @@ Watch = tuple[str, Watcher, Clock, list[str]]
 WATCH = ["watch", "r", "--once", "--region", "us-central1"]
 
 
-def planned() -> dict[str, Any]:
-    """A run whose one step ran on CPUs."""
-    return train_run(
-        tree(
-            {f"{ROOT}.voxsrc-extract": ("RUNNING", at(1), "")},
-            step(f"{ROOT}.voxsrc-extract.plan-extraction", "SUCCEEDED", 6, 66),
-        )
-    )
-
-
 def test_a_cost_that_was_scaled_is_not_called_a_bound(
     kfp_server: KfpServer,
     voxsrc_pipeline: Run,
@@ -38,9 +27,9 @@ def test_a_cost_that_was_scaled_is_not_called_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = kfp_server.add_run("r", "FAILED")
-    kfp_server.answers[other] = [planned()]
+    kfp_server.answers[other] = [planning_run(60)]
     identity = kfp_server.add_run("r", "RUNNING")
-    kfp_server.answers[identity] = [planned()]
+    kfp_server.answers[identity] = [planning_run(60)]
     assert voxsrc_pipeline(*WATCH) == 4
     said = capsys.readouterr().out
     assert "this run's machines at most $" in said and "2 runs of this name at most $" in said
@@ -67,7 +56,7 @@ def test_of_all_runs_of_a_name_one_estimate_makes_an_estimate(watch: Watch, kfp_
         now,
     )
     clock.now = T0 + timedelta(hours=2)
-    kfp_server.answers[kfp_server.add_run("r", "FAILED")] = [planned()]
+    kfp_server.answers[kfp_server.add_run("r", "FAILED")] = [planning_run(60)]
     kfp_server.answers[identity] = [train_run(tree(step(f"{ROOT}.train", "RUNNING", 6, None)))]
     snapshot = watcher.look()
     mapping = snapshot_mapping(snapshot, "link")

@@ -127,17 +127,14 @@ def test_a_run_older_than_the_failed_one_is_not_given_way_to(
     assert list(kfp_server.runs) == [older, failed, done.run_id]
 
 
+@pytest.mark.usefixtures("interrupted_by_user")
 def test_who_stops_watching_just_after_a_run_was_submitted_is_told_of_that_run(
     kfp_server: KfpServer,
     voxsrc_pipeline: Run,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupt(_: float) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(pipeline_watch, "open_cluster", lambda *_: Pods())
-    monkeypatch.setattr("time.sleep", interrupt)
     failed = add_run(kfp_server, "FAILED")
     assert voxsrc_pipeline(WATCH[0], "r", *WATCH[1:]) == 130
     _, new = kfp_server.runs

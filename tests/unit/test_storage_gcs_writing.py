@@ -9,6 +9,7 @@ import pytest
 
 from gcs_requests import CONTENT, UPLOAD
 from gcs_server import GcsServer
+from shared_counter import increment
 from voxsrc import storage
 from voxsrc.errors import (
     NotFoundError,
@@ -79,19 +80,9 @@ def test_counter_of_many_threads_loses_no_step_under_faults(bucket: str, gcs_ser
     uri = f"{bucket}/counter"
     storage.write_bytes(uri, b"0")
 
-    def increment(times: int) -> None:
-        while times:
-            generation = storage.stat(uri).generation
-            value = int(storage.read_bytes(uri))
-            try:
-                storage.write_bytes(uri, b"%d" % (value + 1), if_generation_match=generation)
-                times -= 1
-            except PreconditionFailedError:
-                pass
-
     gcs_server.fail("lose_answer", method="POST", path=UPLOAD, times=4)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(increment, [5] * 4))
+        list(pool.map(increment, [uri] * 4, [5] * 4))
     # A write may be done, its answer lost, and be replaced before its repetition: then it counts as failed.
     assert 20 <= int(storage.read_bytes(uri)) <= 20 + 4
 

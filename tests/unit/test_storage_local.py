@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from shared_counter import increment
 from voxsrc import storage
 from voxsrc.errors import NotFoundError, PermissionDeniedError, PreconditionFailedError, StorageError
 from voxsrc.storage.backend import TEMP_PREFIX
@@ -312,21 +313,10 @@ def test_one_of_many_processes_creates_a_file(tmp_path: Path) -> None:
         assert storage.read_bytes(uri) == b"%d" % winners[0]
 
 
-def _increment(uri: str, times: int) -> None:
-    while times:
-        generation = storage.stat(uri).generation
-        value = int(storage.read_bytes(uri))
-        try:
-            storage.write_bytes(uri, b"%d" % (value + 1), if_generation_match=generation)
-            times -= 1
-        except PreconditionFailedError:
-            pass
-
-
 def test_counter_of_many_processes_loses_no_step(tmp_path: Path) -> None:
     uri = str(tmp_path / "counter")
     storage.write_bytes(uri, b"0")
-    workers = [fork.Process(target=_increment, args=(uri, 15)) for _ in range(4)]
+    workers = [fork.Process(target=increment, args=(uri, 15)) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
